@@ -1,0 +1,1 @@
+"""Emotion-aware speech-driven 3D facial animation in JAX."""
