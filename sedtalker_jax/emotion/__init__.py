@@ -1,0 +1,44 @@
+"""Emotion labels, tracks over time, their decoding and shaping."""
+
+from sedtalker_jax.emotion.decoding import DECODERS, commit, decode, learn_transition_cost, sharpen, total_variation
+from sedtalker_jax.emotion.formats import SEGMENT_SUFFIXES, Segment, read_segments, write_segments
+from sedtalker_jax.emotion.labels import (
+    ACTIVE,
+    CANONICAL,
+    CANONICAL_INDEX,
+    COLOURS,
+    LABEL_SETS,
+    NEUTRAL,
+    PAPER,
+    colour,
+    colour_rgb,
+    label_index,
+    resolve_label,
+)
+from sedtalker_jax.emotion.track import EmotionTrack, TrackSamples
+
+__all__ = [
+    "ACTIVE",
+    "CANONICAL",
+    "CANONICAL_INDEX",
+    "COLOURS",
+    "DECODERS",
+    "LABEL_SETS",
+    "NEUTRAL",
+    "PAPER",
+    "SEGMENT_SUFFIXES",
+    "EmotionTrack",
+    "Segment",
+    "TrackSamples",
+    "colour",
+    "colour_rgb",
+    "commit",
+    "decode",
+    "label_index",
+    "learn_transition_cost",
+    "read_segments",
+    "resolve_label",
+    "sharpen",
+    "total_variation",
+    "write_segments",
+]
