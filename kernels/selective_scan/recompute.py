@@ -1,0 +1,112 @@
+"""The differentiable scan round the implementations that recompute: one custom VJP, the implementation chosen inside it.
+
+The platform is the one that the program is lowered for, so a TPU program compiled on a CPU host holds the TPU kernel. The
+choice lies inside the forward and the backward function, not round them: all implementations save the same residuals (the
+arguments and the states entering each chunk), so a program never carries residuals of an implementation that it does not
+run.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from kernels.selective_scan import chunked
+from kernels.selective_scan.arguments import ScanArgs, ScanOptions
+
+_SHARED = ("A", "D", "delta_bias")
+
+
+def _forward(args: ScanArgs, options: ScanOptions, implementation: str | None):
+    """y [B, L, E], final state [B, E, N], states entering the chunks [B, L / chunk, N, E]."""
+    loop = functools.partial(chunked.forward, options=options, loop_over_batch=True)
+    batched = functools.partial(chunked.forward, options=options, loop_over_batch=False)
+    return jax.lax.platform_dependent(args, cpu=loop, default=batched)
+
+
+def _backward(args: ScanArgs, entering, dy, dfinal, options: ScanOptions, implementation: str | None) -> ScanArgs:
+    """Gradients; those of A, D and delta_bias are per example, [B, ...]."""
+    loop = functools.partial(chunked.backward, options=options, loop_over_batch=True)
+    batched = functools.partial(chunked.backward, options=options, loop_over_batch=False)
+    return jax.lax.platform_dependent(args, entering, dy, dfinal, cpu=loop, default=batched)
+
+
+def _flattened_over_vmap(function):
+    """Under vmap, join the mapped axis and the batch into one batch, so that a kernel's grid never changes under it.
+
+    `function(args, *rest)` has a batch axis first on every array in and out, except the shared A, D and delta_bias of args.
+    If one of those is itself mapped, the examples differ in it, and the calls are made one after another.
+    """
+    function = jax.custom_batching.custom_vmap(function)
+
+    @function.def_vmap
+    def rule(axis_size, in_batched, args, *rest):
+        args_batched, rest_batched = in_batched[0], in_batched[1:]
+        if any(getattr(args_batched, name) for name in _SHARED):
+
+            def one(i):
+                pick = functools.partial(_pick, i)
+                return function(*jax.tree.map(pick, (args, *rest), (args_batched, *rest_batched)))
+
+            outs = jax.lax.map(one, jnp.arange(axis_size))
+            return outs, jax.tree.map(lambda _: True, outs)
+        shared = {name: getattr(args, name) for name in _SHARED}
+
+        def join(x, is_batched):
+            x = x if is_batched else jnp.broadcast_to(x[None], (axis_size, *x.shape))
+            return x.reshape((-1, *x.shape[2:]))
+
+        none = dict.fromkeys(_SHARED)
+        joined_args, *joined_rest = jax.tree.map(
+            join, (args._replace(**none), *rest), (args_batched._replace(**none), *rest_batched)
+        )
+        outs = function(joined_args._replace(**shared), *joined_rest)
+        outs = jax.tree.map(lambda x: x.reshape((axis_size, -1, *x.shape[1:])), outs)
+        return outs, jax.tree.map(lambda _: True, outs)
+
+    return function
+
+
+def _pick(i, x, is_batched):
+    return x[i] if is_batched else x
+
+
+# Jitted, so that a stack of equal layers traces and lowers every implementation once.
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _run_forward(args, options, implementation):
+    return _flattened_over_vmap(lambda args: _forward(args, options, implementation))(args)
+
+
+@functools.partial(jax.jit, static_argnums=(4, 5))
+def _run_backward(args, entering, dy, dfinal, options, implementation):
+    run = _flattened_over_vmap(
+        lambda args, entering, dy, dfinal: _backward(args, entering, dy, dfinal, options, implementation)
+    )
+    return run(args, entering, dy, dfinal)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def scan(args: ScanArgs, options: ScanOptions, implementation: str | None) -> tuple[jax.Array, jax.Array]:
+    """y [B, L, E] in u.dtype and the final state [B, E, N]. Saves the inputs and the states entering each chunk."""
+    y, final, _ = _run_forward(args, options, implementation)
+    return y, final
+
+
+def _scan_fwd(args, options, implementation):
+    y, final, entering = _run_forward(args, options, implementation)
+    return (y, final), (args, entering)
+
+
+def _scan_bwd(options, implementation, residuals, cotangents):
+    args, entering = residuals
+    dy, dfinal = cotangents
+    grads = _run_backward(args, entering, dy, dfinal, options, implementation)
+    # A fixed order of summation: partial sums per example, then one sum.
+    summed = {name: None if getattr(grads, name) is None else jnp.sum(getattr(grads, name), axis=0) for name in _SHARED}
+    flags = {name: None if getattr(args, name) is None else jnp.zeros_like(getattr(args, name)) for name in ("valid", "keep")}
+    return (grads._replace(**summed, **flags),)
+
+
+scan.defvjp(_scan_fwd, _scan_bwd)
