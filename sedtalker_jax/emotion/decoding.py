@@ -36,12 +36,12 @@ def sharpen(probabilities: Float[np.ndarray, "*T K"], sharpness: float = 4.0) ->
     return powered / np.maximum(powered.sum(axis=-1, keepdims=True), np.finfo(np.float64).tiny)
 
 
-def decode_raw(probabilities: Float[np.ndarray, "T K"]) -> Int[np.ndarray, T]:
+def decode_raw(probabilities: Float[np.ndarray, "T K"]) -> Int[np.ndarray, " T"]:
     """The likeliest emotion of each frame on its own."""
     return np.argmax(_checked(probabilities), axis=1)
 
 
-def decode_median(probabilities: Float[np.ndarray, "T K"], frame_rate: float, window: float = 0.3) -> Int[np.ndarray, T]:
+def decode_median(probabilities: Float[np.ndarray, "T K"], frame_rate: float, window: float = 0.3) -> Int[np.ndarray, " T"]:
     """The likeliest emotion after a median filter over time on each class's probability.
 
     Args:
@@ -56,7 +56,7 @@ def decode_median(probabilities: Float[np.ndarray, "T K"], frame_rate: float, wi
 
 def decode_viterbi(
     probabilities: Float[np.ndarray, "T K"], transition_cost: float | Float[np.ndarray, "K K"] = 6.0
-) -> Int[np.ndarray, T]:
+) -> Int[np.ndarray, " T"]:
     """The path that maximises sum_t log p_t[y_t] - sum_t cost[y_{t-1}, y_t].
 
     Args:
@@ -83,7 +83,7 @@ def decode_minimum_duration(
     frame_rate: float,
     minimum: float = 0.25,
     transition_cost: float | Float[np.ndarray, "K K"] = 0.0,
-) -> Int[np.ndarray, T]:
+) -> Int[np.ndarray, " T"]:
     """The likeliest path whose every segment lasts at least `minimum` seconds, first and last included.
 
     Exact (Viterbi on states that count how long an emotion has lasted), so short segments go to whichever neighbour
@@ -142,7 +142,7 @@ def decode_minimum_duration(
     return path
 
 
-def decode_total_variation(probabilities: Float[np.ndarray, "T K"], weight: float = 2.0) -> Int[np.ndarray, T]:
+def decode_total_variation(probabilities: Float[np.ndarray, "T K"], weight: float = 2.0) -> Int[np.ndarray, " T"]:
     """The likeliest emotion after total-variation denoising of each class's probability curve (`total_variation`)."""
     return np.argmax(total_variation(probabilities, weight), axis=1)
 
@@ -167,7 +167,7 @@ def total_variation(probabilities: Float[np.ndarray, "T K"], weight: float) -> F
 
 def commit(
     probabilities: Float[np.ndarray, "T K"],
-    path: Int[np.ndarray, T],
+    path: Int[np.ndarray, " T"],
     frame_rate: float,
     crossfade: float = 0.2,
 ) -> Float[np.ndarray, "T K"]:
@@ -195,7 +195,7 @@ def commit(
 
 
 def learn_transition_cost(
-    label_sequences: Sequence[Int[np.ndarray, T]], num_labels: int, pseudo_count: float = 1.0
+    label_sequences: Sequence[Int[np.ndarray, " T"]], num_labels: int, pseudo_count: float = 1.0
 ) -> Float[np.ndarray, "K K"]:
     """-log P(next = j | current = i) in nats, counted on labelled training frames.
 
@@ -218,7 +218,7 @@ DECODERS: tuple[str, ...] = ("raw", "median", "minimum_duration", "viterbi", "to
 
 def decode(
     probabilities: Float[np.ndarray, "T K"], frame_rate: float, method: str = "viterbi", **options
-) -> Int[np.ndarray, T]:
+) -> Int[np.ndarray, " T"]:
     """Runs the named decoder; `options` are that decoder's own (window, minimum, transition_cost, weight).
 
     Raises:

@@ -30,7 +30,7 @@ class TrackSamples(NamedTuple):
     """A track read at given times: probabilities [F, K], intensity [F], activation [F, K-1] in the order of ACTIVE."""
 
     probabilities: Float[np.ndarray, "F K"]
-    intensity: Float[np.ndarray, F]
+    intensity: Float[np.ndarray, " F"]
     activation: Float[np.ndarray, "F K-1"]
 
 
@@ -53,7 +53,7 @@ class EmotionTrack:
 
     labels: tuple[str, ...]
     probabilities: Float[np.ndarray, "T K"]
-    intensity: Float[np.ndarray, T]
+    intensity: Float[np.ndarray, " T"]
     frame_rate: float = SPEECH_FRAME_RATE
     start: float = SPEECH_START
     duration: float | None = None
@@ -137,11 +137,11 @@ class EmotionTrack:
         return len(self.probabilities)
 
     @property
-    def times(self) -> Float[np.ndarray, T]:
+    def times(self) -> Float[np.ndarray, " T"]:
         """Centre of each frame in seconds."""
         return self.start + np.arange(self.num_frames) / self.frame_rate
 
-    def path(self, method: str = "raw", **options) -> Int[np.ndarray, T]:
+    def path(self, method: str = "raw", **options) -> Int[np.ndarray, " T"]:
         """One label index per frame, by any decoder of decoding.decode."""
         return decoding.decode(self.probabilities, self.frame_rate, method, **options)
 
@@ -201,7 +201,7 @@ class EmotionTrack:
                 result[:, column] = weights[:, index[label]] * strength
         return np.clip(result, 0.0, 1.0)
 
-    def at_times(self, times: Float[np.ndarray, F], **activation_options) -> TrackSamples:
+    def at_times(self, times: Float[np.ndarray, " F"], **activation_options) -> TrackSamples:
         """Reads the track at arbitrary times (seconds) by linear interpolation; the end frames hold beyond the ends.
 
         Activation is made on the frames and then interpolated, so a change of emotion is a cross-fade between frames.
