@@ -1,0 +1,125 @@
+"""Acoustic features on the encoder's frame grid: log-mel spectrum, level and pitch salience, without parameters.
+
+A large pretrained encoder has learned pitch and spectrum from thousands of hours. A small one trained from scratch can't in
+minutes, so it may be joined by these. Everything is a matrix product on a power spectrum, in jit, on any device.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from sedtalker_jax.axes import FRAME_HOP, FRAME_WINDOW, SAMPLE_RATE, Lengths, Waveforms, num_speech_frames
+
+_MEL_FFT = 512
+_PITCH_WINDOW = 1024
+_PITCH_FFT = 2048
+
+
+@dataclasses.dataclass(frozen=True)
+class AcousticsConfig:
+    """Attributes:
+    num_mels: bands of the log-mel spectrum, 60 Hz to 7.6 kHz.
+    num_lags: candidate periods of the pitch salience, log-spaced over [pitch_low_hz, pitch_high_hz].
+    pitch_low_hz, pitch_high_hz: range of candidate fundamental frequencies.
+    """
+
+    num_mels: int = 40
+    num_lags: int = 48
+    pitch_low_hz: float = 60.0
+    pitch_high_hz: float = 500.0
+
+    @property
+    def num_features(self) -> int:
+        """Mel bands twice (as heard, and relative to the clip's mean), level twice, salience once."""
+        return 2 * self.num_mels + 2 + self.num_lags
+
+
+@functools.cache
+def mel_matrix(num_mels: int, low_hz: float = 60.0, high_hz: float = 7_600.0) -> Float[np.ndarray, "bins mels"]:
+    """Triangular filters, evenly spaced on the mel scale 2595 log10(1 + f / 700), of unit peak."""
+
+    def to_mel(hz):
+        return 2595.0 * np.log10(1.0 + hz / 700.0)
+
+    bins = to_mel(np.fft.rfftfreq(_MEL_FFT, 1.0 / SAMPLE_RATE))
+    edges = np.linspace(to_mel(low_hz), to_mel(high_hz), num_mels + 2)
+    rising = (bins[:, None] - edges[None, :-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[None, 2:] - bins[:, None]) / (edges[2:] - edges[1:-1])
+    return np.maximum(0.0, np.minimum(rising, falling))
+
+
+@functools.cache
+def lag_matrix(config: AcousticsConfig) -> Float[np.ndarray, "bins lags"]:
+    """Maps a power spectrum to the autocorrelation at log-spaced, fractional lags, corrected for the window's own decay."""
+    frequencies = np.geomspace(config.pitch_low_hz, config.pitch_high_hz, config.num_lags)
+    lags = SAMPLE_RATE / frequencies
+    bins = np.arange(_PITCH_FFT // 2 + 1)
+    weight = np.where((bins == 0) | (bins == bins[-1]), 1.0, 2.0) / _PITCH_FFT
+    # Pitch lives below about 1 kHz; formants and noise above it only blur the peaks.
+    hz = bins * SAMPLE_RATE / _PITCH_FFT
+    emphasis = 1.0 / (1.0 + (hz / 900.0) ** 4)
+    matrix = (weight * emphasis)[:, None] * np.cos(2.0 * np.pi * bins[:, None] * lags[None, :] / _PITCH_FFT)
+    window = np.hanning(_PITCH_WINDOW)
+    decay = np.correlate(window, window, "full")[_PITCH_WINDOW - 1 :]
+    return matrix / np.interp(lags, np.arange(_PITCH_WINDOW), decay / decay[0])
+
+
+def _frames(waveforms: Waveforms, num_frames: int, width: int) -> Float[Array, "B T width"]:
+    """Frames of `width` samples centred on the speech frames; samples outside the clip count as zero."""
+    before = max(0, (width - FRAME_WINDOW) // 2)
+    start = (FRAME_WINDOW - width) // 2 + before
+    needed = start + (num_frames - 1) * FRAME_HOP + width
+    after = max(0, needed - before - waveforms.shape[1])
+    padded = jnp.pad(waveforms, ((0, 0), (before, after)))
+    starts = np.arange(num_frames) * FRAME_HOP + start
+    return padded[:, starts[:, None] + np.arange(width)[None, :]]
+
+
+def acoustic_features(
+    waveforms: Waveforms, lengths: Lengths, config: AcousticsConfig
+) -> Float[Array, "B T num_features"]:
+    """Features of every speech frame; a clip gives the same alone and in a padded batch.
+
+    Args:
+      waveforms: [B, S] at 16 kHz.
+      lengths: [B], valid samples of each row.
+      config: sizes.
+
+    Returns:
+      [B, T, num_features], T = num_speech_frames(S): log-mel energies, the same relative to the clip's mean over valid frames,
+      level in dB / 20 and relative to the clip's mean, and pitch salience (normalised autocorrelation, in [-1, 1]).
+      Frames past a clip's length are zero. No gradient flows to the waveform.
+    """
+    T = num_speech_frames(waveforms.shape[1])
+    dtype = waveforms.dtype
+    inside = jnp.arange(waveforms.shape[1])[None, :] < lengths[:, None]
+    waveforms = jax.lax.stop_gradient(jnp.where(inside, waveforms, 0.0))
+    valid = (jnp.arange(T)[None, :] < num_speech_frames(lengths)[:, None]).astype(dtype)[..., None]
+
+    short = _frames(waveforms, T, FRAME_WINDOW) * jnp.asarray(np.hanning(FRAME_WINDOW), dtype)
+    power = jnp.square(jnp.abs(jnp.fft.rfft(short, _MEL_FFT))).astype(dtype)
+    # Floor at about -100 dB of full scale, scaled to roughly unit range.
+    mel = (jnp.log(power @ jnp.asarray(mel_matrix(config.num_mels), dtype) + 1e-5) + 3.0) / 4.0
+    level = (jnp.log10(jnp.mean(jnp.square(short), axis=-1, keepdims=True) + 1e-9) + 4.0) / 2.0
+
+    long = _frames(waveforms, T, _PITCH_WINDOW) * jnp.asarray(np.hanning(_PITCH_WINDOW), dtype)
+    spectrum = jnp.square(jnp.abs(jnp.fft.rfft(long, _PITCH_FFT))).astype(dtype)
+    matrix = lag_matrix(config)
+    bins = np.arange(_PITCH_FFT // 2 + 1)
+    hz = bins * SAMPLE_RATE / _PITCH_FFT
+    zero_lag = np.where((bins == 0) | (bins == bins[-1]), 1.0, 2.0) / _PITCH_FFT / (1.0 + (hz / 900.0) ** 4)
+    energy = spectrum @ jnp.asarray(zero_lag, dtype)
+    salience = spectrum @ jnp.asarray(matrix, dtype) / (energy[..., None] + 1e-4)
+
+    steps = jnp.maximum(valid.sum(axis=1, keepdims=True), 1.0)
+
+    def centred(x):
+        return x - jnp.sum(x * valid, axis=1, keepdims=True) / steps
+
+    return jnp.concatenate([mel, centred(mel), level, centred(level), salience], axis=-1) * valid

@@ -1,0 +1,75 @@
+"""The animator: speech features, emotion condition and a face template to motion coefficients."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from sedtalker_jax.axes import FaceFeatures, FaceMask, Motion
+from sedtalker_jax.models.backbone import Backbone, BackboneConfig
+from sedtalker_jax.models.emotion_condition import EmotionCondition
+from sedtalker_jax.precision import Precision
+from sedtalker_jax.randomness import ExampleKeys
+
+
+@dataclasses.dataclass(frozen=True)
+class AnimatorConfig:
+    """Attributes:
+    backbone: the Transformer-Mamba stack.
+    rank: R, size of the vertex basis.
+    template_size: size of the template code (coefficients in the basis of the training templates).
+    condition_width: width of the emotion condition.
+    """
+
+    backbone: BackboneConfig
+    rank: int
+    template_size: int
+    condition_width: int = 64
+
+
+class Animator(nn.Module):
+    """Motion coefficients, in units of the training motion's standard deviation.
+
+    The template's code joins the condition, which modulates every block: identity decides how a phoneme or an emotion looks
+    on this face, not which one it is.
+    """
+
+    config: AnimatorConfig
+    precision: Precision = Precision()
+
+    @nn.compact
+    def __call__(
+        self,
+        features: FaceFeatures,
+        mask: FaceMask,
+        activations: Float[Array, "B F K-1"],
+        residual: Float[Array, "B F C"] | None,
+        template_code: Float[Array, "B Q"],
+        keys: ExampleKeys | None = None,
+    ) -> Motion:
+        """Args:
+          features: [B, F, D] speech features at the animation's frame times.
+          mask: [B, F], False = padding.
+          activations: [B, F, K-1] emotion strengths in [0, 1].
+          residual: [B, F, C] label-free part of the emotion embedding, or None.
+          template_code: [B, Q].
+          keys: per example, None = deterministic.
+
+        Returns:
+          [B, F, R] in full precision.
+        """
+        config, precision = self.config, self.precision
+        options = dict(dtype=precision.compute, param_dtype=precision.params)
+        condition = EmotionCondition(config.condition_width, precision, name="emotion")(activations, residual, keys)
+        identity = nn.Dense(config.condition_width, name="template_hidden", **options)(template_code)
+        identity = nn.Dense(config.condition_width, name="template", **options)(nn.silu(identity))
+        condition = nn.silu(condition + identity[:, None, :])
+        x = nn.Dense(config.backbone.width, name="project", **options)(features)
+        x = Backbone(config.backbone, precision, name="backbone")(x, mask, condition=condition, keys=keys)
+        # The head sees the condition directly as well: a still expression needs no detour through the stack.
+        x = jnp.concatenate([x, condition.astype(x.dtype)], axis=-1)
+        head = dict(dtype=precision.statistics, param_dtype=precision.params)
+        return nn.Dense(config.rank, kernel_init=nn.initializers.variance_scaling(0.01, "fan_in", "normal"), name="head", **head)(x)

@@ -1,0 +1,101 @@
+"""Speech emotion diarizer: category, intensity and change of emotion for every 20 ms frame."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import flax.linen as nn
+import flax.struct
+import jax
+from jaxtyping import Array, Float
+
+from sedtalker_jax.axes import SpeechFeatures, SpeechMask
+from sedtalker_jax.models.backbone import Backbone, BackboneConfig
+from sedtalker_jax.precision import Precision
+from sedtalker_jax.randomness import ExampleKeys
+
+
+@dataclasses.dataclass(frozen=True)
+class DiarizerConfig:
+    """Attributes:
+    labels: names of the emotions, neutral first.
+    backbone: temporal layers over the encoder's features.
+    embedding_size: size C of the continuous embedding e_t from which every head reads.
+    """
+
+    labels: tuple[str, ...]
+    backbone: BackboneConfig
+    embedding_size: int = 24
+
+    def __post_init__(self):
+        if not self.labels or self.labels[0] != "neutral":
+            raise ValueError(f"labels={self.labels}: the first label must be 'neutral'")
+        if self.embedding_size <= len(self.labels):
+            raise ValueError(
+                f"embedding_size={self.embedding_size} must exceed the {len(self.labels)} labels: "
+                "what the class boundaries leave over carries the style of the emotion"
+            )
+
+
+@flax.struct.dataclass
+class Emotion:
+    """What the diarizer says of every frame.
+
+    Attributes:
+      embedding: [B, T, C], the continuous embedding e_t.
+      logits: [B, T, K].
+      intensity: [B, T] in [0, 1].
+      boundary_logits: [B, T], positive where the emotion changes near this frame.
+    """
+
+    embedding: Float[Array, "B T C"]
+    logits: Float[Array, "B T K"]
+    intensity: Float[Array, "B T"]
+    boundary_logits: Float[Array, "B T"]
+
+
+class EmotionHeads(nn.Module):
+    """Reads category, intensity and boundary from an embedding, also from an edited one.
+
+    The category head is linear, so the boundaries between emotions are hyperplanes whose normals can be walked along
+    (EditEmoTalk, arXiv 2601.10000).
+    """
+
+    num_labels: int
+    precision: Precision = Precision()
+
+    @nn.compact
+    def __call__(self, embedding: Float[Array, "B T C"]) -> Emotion:
+        # Losses and decoding are taken in full precision whatever the trunk computes in.
+        options = dict(dtype=self.precision.statistics, param_dtype=self.precision.params)
+        embedding = embedding.astype(self.precision.statistics)
+        hidden = nn.silu(nn.Dense(32, name="intensity_hidden", **options)(embedding))
+        return Emotion(
+            embedding=embedding,
+            logits=nn.Dense(self.num_labels, name="category", **options)(embedding),
+            intensity=jax.nn.sigmoid(nn.Dense(1, name="intensity", **options)(hidden)[..., 0]),
+            boundary_logits=nn.Dense(1, name="boundary", **options)(hidden)[..., 0],
+        )
+
+
+class Diarizer(nn.Module):
+    """Temporal layers, the embedding, and its heads."""
+
+    config: DiarizerConfig
+    precision: Precision = Precision()
+
+    def setup(self):
+        options = dict(dtype=self.precision.compute, param_dtype=self.precision.params)
+        self.project = nn.Dense(self.config.backbone.width, **options)
+        self.backbone = Backbone(self.config.backbone, self.precision)
+        self.embed = nn.Dense(self.config.embedding_size, **options)
+        self.heads = EmotionHeads(len(self.config.labels), self.precision)
+
+    def __call__(self, features: SpeechFeatures, mask: SpeechMask, keys: ExampleKeys | None = None) -> Emotion:
+        """Args: features [B, T, D] at 50 Hz; mask [B, T]; keys per example, None = deterministic."""
+        x = self.backbone(self.project(features), mask, keys=keys)
+        return self.heads(self.embed(x))
+
+    def read(self, embedding: Float[Array, "B T C"]) -> Emotion:
+        """The heads' reading of an embedding, such as an edited one."""
+        return self.heads(embedding)

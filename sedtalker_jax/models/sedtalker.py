@@ -1,0 +1,165 @@
+"""The joint model: one speech encoder, the diarizer and the animator."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from sedtalker_jax.axes import FaceMask, Lengths, Motion, SpeechFeatures, SpeechMask, Waveforms
+from sedtalker_jax.models.acoustics import AcousticsConfig, acoustic_features
+from sedtalker_jax.models.animator import Animator, AnimatorConfig
+from sedtalker_jax.models.diarizer import Diarizer, DiarizerConfig, Emotion
+from sedtalker_jax.models.emotion_condition import activation, class_normal_projection
+from sedtalker_jax.precision import Precision
+from sedtalker_jax.randomness import ExampleKeys, fold
+from sedtalker_jax.speech.encoder import SpeechEncoder, SpeechEncoderConfig, WeightedLayerSum
+from sedtalker_jax.speech.resampling import resample_to_fps
+
+
+@dataclasses.dataclass(frozen=True)
+class SEDTalkerConfig:
+    """Attributes:
+    encoder: the speech encoder that diarizer and animator share.
+    diarizer, animator: the two halves.
+    acoustics: acoustic features joined to the encoder's, for encoders trained from scratch; None = encoder alone.
+    precision: number formats.
+    sharpness: exponent on the posterior before it becomes an activation.
+    stop_gradient_at_interface: the animator's loss does not train the diarizer.
+    """
+
+    encoder: SpeechEncoderConfig
+    diarizer: DiarizerConfig
+    animator: AnimatorConfig
+    acoustics: AcousticsConfig | None = None
+    precision: Precision = Precision()
+    sharpness: float = 2.0
+    stop_gradient_at_interface: bool = True
+
+
+@flax.struct.dataclass
+class Speech:
+    """Encoded speech: features for each half at 50 Hz, [B, T, .], and which frames are valid."""
+
+    emotion_features: SpeechFeatures
+    content_features: SpeechFeatures
+    mask: SpeechMask
+
+
+TRUE_TRACK, NOISY_TRACK, PREDICTED_TRACK = 0, 1, 2
+"""Where a training clip's emotion condition comes from (`track_source`); the first two are given in the batch."""
+
+
+class SEDTalkerModel(nn.Module):
+    """Speech in; emotion per frame and motion coefficients out. All methods take padded batches and ignore the padding."""
+
+    config: SEDTalkerConfig
+
+    def setup(self):
+        config = self.config
+        self.encoder = SpeechEncoder(config.encoder, **_encoder_precision(config.precision))
+        self.emotion_layers = WeightedLayerSum()
+        self.content_layers = WeightedLayerSum()
+        self.diarizer = Diarizer(config.diarizer, config.precision)
+        self.animator = Animator(config.animator, config.precision)
+
+    def encode(self, waveforms: Waveforms, lengths: Lengths, keys: ExampleKeys | None = None) -> Speech:
+        """Runs the shared encoder. Args: waveforms [B, S] at 16 kHz; lengths [B] in samples; keys per example."""
+        encoded = self.encoder(waveforms, lengths, keys=None if keys is None else fold(keys, "encoder"))
+        emotion = self.emotion_layers(encoded.hidden_states)
+        content = self.content_layers(encoded.hidden_states)
+        if self.config.acoustics is not None:
+            acoustics = acoustic_features(waveforms, lengths, self.config.acoustics).astype(emotion.dtype)
+            emotion = jnp.concatenate([emotion, acoustics], axis=-1)
+            content = jnp.concatenate([content, acoustics], axis=-1)
+        return Speech(emotion, content, encoded.frame_mask)
+
+    def diarize(self, speech: Speech, keys: ExampleKeys | None = None) -> Emotion:
+        """Emotion of every speech frame."""
+        return self.diarizer(speech.emotion_features, speech.mask, None if keys is None else fold(keys, "diarizer"))
+
+    def read_embedding(self, embedding: Float[Array, "B T C"]) -> Emotion:
+        """What the diarizer's heads say of an embedding, such as an edited one."""
+        return self.diarizer.read(embedding)
+
+    def residual(self, emotion: Emotion) -> Float[Array, "B T C"]:
+        """P e_t: the part of the embedding that the category head can't see. No gradient flows back."""
+        kernel = self.variables["params"]["diarizer"]["heads"]["category"]["kernel"]
+        projection = class_normal_projection(jax.lax.stop_gradient(kernel).astype(emotion.embedding.dtype))
+        return jax.lax.stop_gradient(emotion.embedding) @ projection
+
+    def animate(
+        self,
+        speech: Speech,
+        activations: Float[Array, "B F K-1"],
+        residual: Float[Array, "B T C"] | None,
+        template_code: Float[Array, "B Q"],
+        fps: Float[Array, "B"],
+        mask: FaceMask,
+        keys: ExampleKeys | None = None,
+    ) -> Motion:
+        """Motion coefficients in normalised units, [B, F, R].
+
+        Args:
+          speech: encoded speech.
+          activations: [B, F, K-1] emotion strengths at the animation frames.
+          residual: [B, T, C] at the speech frames, or None.
+          template_code: [B, Q].
+          fps: [B] animation frames per second.
+          mask: [B, F], False = padding.
+          keys: per example, None = deterministic.
+        """
+        num_frames = mask.shape[1]
+        content = resample_to_fps(speech.content_features, speech.mask, fps, num_frames)
+        if residual is not None:
+            residual = resample_to_fps(residual, speech.mask, fps, num_frames)
+        return self.animator(
+            content, mask, activations, residual, template_code, None if keys is None else fold(keys, "animator")
+        )
+
+    def __call__(self, batch: dict[str, Any], keys: dict[str, ExampleKeys] | None = None) -> dict[str, Any]:
+        """The training forward pass over a joint batch.
+
+        Args:
+          batch: {"speech": {...}, "face": {...}}, either may be absent. A face part without a waveform is animated from the
+            speech part of the same rows (sets with voice and face together), which is then encoded once.
+          keys: per-example keys of either part, None = deterministic.
+
+        Returns:
+          {"emotion": Emotion of the speech part, "motion": [B, F, R] of the face part}, as far as present.
+        """
+        keys = keys or {}
+        outputs, speech, emotion = {}, None, None
+        if "speech" in batch:
+            part = batch["speech"]
+            speech = self.encode(part["waveform"], part["lengths"], keys.get("speech"))
+            emotion = self.diarize(speech, keys.get("speech"))
+            outputs["emotion"] = emotion
+        if "face" in batch:
+            part = batch["face"]
+            if "waveform" in part:
+                speech = self.encode(part["waveform"], part["lengths"], keys.get("face"))
+                emotion = self.diarize(speech, keys.get("face"))
+            mask = jnp.arange(part["motion"].shape[1])[None, :] < part["num_frames"][:, None]
+            activations = self._condition(part, speech, emotion, mask)
+            outputs["motion"] = self.animate(
+                speech, activations, self.residual(emotion), part["template_code"], part["fps"], mask, keys.get("face")
+            )
+        return outputs
+
+    def _condition(self, part, speech: Speech, emotion: Emotion, mask: FaceMask) -> Float[Array, "B F K-1"]:
+        predicted = activation(emotion.logits, emotion.intensity, sharpness=self.config.sharpness)
+        if self.config.stop_gradient_at_interface:
+            predicted = jax.lax.stop_gradient(predicted)
+        predicted = resample_to_fps(predicted, speech.mask, part["fps"], mask.shape[1])
+        chosen = (part["track_source"] == PREDICTED_TRACK)[:, None, None]
+        return jnp.where(chosen, predicted, part["activation"].astype(predicted.dtype))
+
+
+def _encoder_precision(precision: Precision) -> dict[str, Any]:
+    return dict(dtype=precision.compute, param_dtype=precision.params)

@@ -1,0 +1,151 @@
+"""Checkpoints: state, data position and meta saved together, restored on any number of devices and processes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from sedtalker_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """Attributes:
+    every_steps: steps between checkpoints; the last step is always saved.
+    keep: how many of the latest stay.
+    keep_every_steps: checkpoints at multiples of this stay for ever; 0 = none.
+    """
+
+    every_steps: int = 500
+    keep: int = 2
+    keep_every_steps: int = 0
+
+
+class Checkpointer:
+    """Orbax manager over workdir/checkpoints with three items: `state`, `data` and `meta`.
+
+    `data` is JSON with one number, the next global batch, so device, process and worker counts may change between runs.
+    `meta` is JSON with what a reader needs to rebuild the model: config, face space, labels, world hash.
+    Saving is asynchronous: errors appear at the next call or at `close`, which must be reached (use `with`).
+    """
+
+    def __init__(self, workdir: str | pathlib.Path, config: CheckpointConfig, last_step: int | None = None):
+        policies = [checkpoint_managers.LatestN(config.keep)]
+        if config.keep_every_steps:
+            policies.append(checkpoint_managers.EveryNSteps(config.keep_every_steps))
+        self.last_step = last_step
+        self._manager = ocp.CheckpointManager(
+            pathlib.Path(workdir).absolute() / "checkpoints",
+            options=ocp.CheckpointManagerOptions(
+                save_interval_steps=config.every_steps,
+                preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
+                enable_async_checkpointing=True,
+            ),
+            item_names=("state", "data", "meta"),
+        )
+
+    def __enter__(self) -> Checkpointer:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Waits for a running save, reports its error if it had one, and releases the manager."""
+        try:
+            self._manager.wait_until_finished()
+        finally:
+            self._manager.close()
+
+    def latest_step(self) -> int | None:
+        """Step of the newest complete checkpoint, None if there is none."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: Any, next_batch: int, meta: dict) -> bool:
+        """Saves if a save is due at this step (interval, last step, or a preemption notice). Call it at every step."""
+        if self._manager.latest_step() == step:
+            return False
+        return self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state),
+                data=ocp.args.JsonSave({"next_batch": next_batch}),
+                meta=ocp.args.JsonSave(meta),
+            ),
+            force=step == self.last_step,
+        )
+
+    def reached_preemption(self, step: int) -> bool:
+        """Whether the cluster has asked this job to stop (needs jax.distributed.initialize)."""
+        return self._manager.reached_preemption(step)
+
+    def restore(self, abstract_state: Any, step: int | None = None) -> tuple[Any, int]:
+        """Restores (state, next batch).
+
+        Args:
+          abstract_state: tree of ShapeDtypeStruct with the shardings to restore to.
+          step: which checkpoint; None = the newest.
+
+        Raises:
+          UserError: the checkpoint was made by another model (names the first difference that Orbax reports).
+        """
+        step = self.latest_step() if step is None else step
+        try:
+            restored = self._manager.restore(
+                step,
+                args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state), data=ocp.args.JsonRestore()),
+            )
+        except ValueError as error:
+            reason = " ".join(str(error).split())[:400]
+            raise UserError(
+                f"{self._manager.directory}/{step}: does not fit the configured model ({reason}); "
+                "use the config it was trained with, or another --workdir"
+            ) from error
+        return restored["state"], int(restored["data"]["next_batch"])
+
+
+def read_meta(workdir: str | pathlib.Path) -> tuple[dict, int]:
+    """Meta of the newest checkpoint under workdir, and its step, without touching arrays.
+
+    Raises:
+      UserError: no such directory, or no complete checkpoint in it.
+    """
+    directory = pathlib.Path(workdir).absolute() / "checkpoints"
+    if not directory.is_dir():
+        raise UserError(f"{workdir}: holds no checkpoint (no directory 'checkpoints'); train one with train.py --workdir={workdir}")
+    steps = [int(p.name) for p in directory.iterdir() if p.name.isdigit() and (p / "meta" / "metadata").exists()]
+    if not steps:
+        raise UserError(f"{directory}: holds no finished checkpoint; train one with train.py --workdir={workdir}")
+    step = max(steps)
+    return json.loads((directory / str(step) / "meta" / "metadata").read_text()), step
+
+
+def load_params(workdir: str | pathlib.Path, item: str = "ema_params", step: int | None = None) -> Any:
+    """One parameter tree of a checkpoint, as numpy arrays: "ema_params" (what evaluation uses) or "params".
+
+    Raises:
+      UserError: no finished checkpoint there.
+    """
+    if step is None:
+        _, step = read_meta(workdir)
+    path = pathlib.Path(workdir).absolute() / "checkpoints" / str(step) / "state"
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        metadata = checkpointer.metadata(path).item_metadata.tree
+        target = {item: jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), metadata[item])}
+        restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=_numpy_type()), target)
+        restored = checkpointer.restore(
+            path, args=ocp.args.PyTreeRestore(item=target, restore_args=restore_args, partial_restore=True)
+        )
+    return restored[item]
+
+
+def _numpy_type():
+    import numpy as np
+
+    return np.ndarray

@@ -1,0 +1,141 @@
+"""The joint objective of diarizer and animator, as sums and weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from sedtalker_jax.models.sedtalker import SEDTalkerModel
+from sedtalker_jax.randomness import example_keys, fold
+from sedtalker_jax.training.step import Batch
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """Scale of every term; 0 leaves a term out.
+
+    Attributes:
+      category: cross-entropy of the emotion per labelled frame, weighted by class.
+      intensity: squared error of the intensity per frame that has one.
+      boundary: binary cross-entropy of "the emotion changes here".
+      vertices: mean squared vertex error, in units of the training motion's mean squared displacement.
+      lips, upper_face: the same over one region, in units of that region's.
+      velocity: squared error of frame-to-frame differences of the lips, in units of the lips' mean squared difference.
+      moe_balance: load balance of the experts.
+      label_smoothing: of the category term.
+    """
+
+    category: float = 1.0
+    intensity: float = 1.0
+    boundary: float = 0.1
+    vertices: float = 1.0
+    lips: float = 1.0
+    upper_face: float = 0.5
+    velocity: float = 0.5
+    moe_balance: float = 0.01
+    label_smoothing: float = 0.05
+
+
+@dataclasses.dataclass(frozen=True)
+class FaceLossConstants:
+    """What turns coefficient errors into vertex errors, exactly: for an error d of normalised coefficients, the sum of squared
+    vertex errors over a region is d^T G d with G = diag(std) B B^T diag(std), B the basis rows restricted to the region.
+
+    Attributes:
+      gram: region name -> [R, R], divided by the region's mean squared displacement over the training set, so that a still
+        face has an error of about 1.
+      gram_velocity: [R, R] for lip velocity, divided by the mean squared lip velocity.
+    """
+
+    gram: Mapping[str, np.ndarray]
+    gram_velocity: np.ndarray
+
+
+class JointObjective:
+    """Loss of SEDTalkerModel over a joint batch; see training.step.Objective for how sums and weights combine."""
+
+    def __init__(
+        self,
+        model: SEDTalkerModel,
+        config: LossConfig,
+        class_weights: np.ndarray,
+        face: FaceLossConstants | None,
+    ):
+        """Args:
+        model: the joint model.
+        config: scales.
+        class_weights: [K] weight of every label, in the order of the model's labels.
+        face: constants of the face data; None when batches have no face part.
+        """
+        if len(class_weights) != len(model.config.diarizer.labels):
+            raise ValueError(f"class_weights: {len(class_weights)} values for labels {model.config.diarizer.labels}")
+        self.model, self.config, self.face = model, config, face
+        self.class_weights = np.asarray(class_weights)
+        every = dataclasses.asdict(config)
+        every.pop("label_smoothing")
+        self.scales = {name: scale for name, scale in every.items() if scale}
+
+    def weights(self, batch: Batch) -> dict[str, jax.Array]:
+        """Denominators, from masks only."""
+        weights: dict[str, jax.Array] = {}
+        if "speech" in batch:
+            part = batch["speech"]
+            weights["category"] = jnp.sum(self._frame_weights(part))
+            weights["intensity"] = jnp.sum(part["intensity_mask"])
+            weights["boundary"] = jnp.sum(part["boundary_mask"])
+        if "face" in batch:
+            frames = batch["face"]["num_frames"]
+            valid = jnp.sum(frames).astype(jnp.float32)
+            weights.update(vertices=valid, lips=valid, upper_face=valid)
+            weights["velocity"] = jnp.sum(jnp.maximum(frames - 1, 0)).astype(jnp.float32)
+        if "E" in self.model.config.diarizer.backbone.pattern + self.model.config.animator.backbone.pattern:
+            weights["moe_balance"] = sum(jnp.sum(jnp.ones_like(part["seed"], jnp.float32)) for part in batch.values())
+        return {name: weight for name, weight in weights.items() if name in self.scales}
+
+    def sums(self, params: Any, batch: Batch, step: jax.Array) -> dict[str, jax.Array]:
+        """Numerators. Randomness comes from the rows' seeds and the step."""
+        keys = {name: fold(example_keys(part["seed"], step), name) for name, part in batch.items()}
+        outputs, sown = self.model.apply({"params": params}, batch, keys, mutable=["losses"])
+        sums: dict[str, jax.Array] = {}
+        if "speech" in batch:
+            sums.update(self._speech_sums(batch["speech"], outputs["emotion"]))
+        if "face" in batch:
+            sums.update(self._face_sums(batch["face"], outputs["motion"]))
+        sums["moe_balance"] = sum((jnp.sum(x) for x in jax.tree.leaves(sown)), start=jnp.zeros(()))
+        return sums
+
+    def _frame_weights(self, part):
+        labelled = part["emotion"] >= 0
+        return jnp.where(labelled, jnp.asarray(self.class_weights, jnp.float32)[part["emotion"]], 0.0)
+
+    def _speech_sums(self, part, emotion):
+        K = emotion.logits.shape[-1]
+        targets = optax.smooth_labels(jax.nn.one_hot(part["emotion"], K, dtype=emotion.logits.dtype), self.config.label_smoothing)
+        cross_entropy = optax.softmax_cross_entropy(emotion.logits, targets)
+        boundary = optax.sigmoid_binary_cross_entropy(emotion.boundary_logits, part["boundary"])
+        return {
+            "category": jnp.sum(cross_entropy * self._frame_weights(part)),
+            "intensity": jnp.sum(jnp.square(emotion.intensity - part["intensity"]) * part["intensity_mask"]),
+            "boundary": jnp.sum(boundary * part["boundary_mask"]),
+        }
+
+    def _face_sums(self, part, motion):
+        error = motion - part["motion"]
+        valid = (jnp.arange(error.shape[1])[None, :] < part["num_frames"][:, None]).astype(error.dtype)
+
+        def quadratic(difference, gram):
+            return jnp.einsum("bfr,rq,bfq->bf", difference, jnp.asarray(gram, error.dtype), difference)
+
+        sums = {
+            name: jnp.sum(quadratic(error, self.face.gram[name]) * valid)
+            for name in ("vertices", "lips", "upper_face")
+            if name in self.scales
+        }
+        sums["velocity"] = jnp.sum(quadratic(error[:, 1:] - error[:, :-1], self.face.gram_velocity) * valid[:, 1:])
+        return sums

@@ -1,0 +1,90 @@
+"""Optimizer and schedule from a config."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import optax
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    """Attributes:
+    name: "adamw" or "sgd".
+    learning_rate: at the peak of the schedule.
+    warmup_steps: linear from zero.
+    final_fraction: the cosine ends at this fraction of the peak.
+    weight_decay: decoupled, on matrices only (biases, norms and the scan's A are spared).
+    beta1, beta2: of Adam.
+    clip_norm: largest global norm of the gradient; larger ones are scaled down. 0 = off.
+    ema_decay: of the parameter average; early on it is lower, (1 + step) / (10 + step).
+    """
+
+    name: str = "adamw"
+    learning_rate: float = 1e-3
+    warmup_steps: int = 100
+    final_fraction: float = 0.02
+    weight_decay: float = 1e-2
+    beta1: float = 0.9
+    beta2: float = 0.98
+    clip_norm: float = 1.0
+    ema_decay: float = 0.999
+
+
+def learning_rate_schedule(config: OptimConfig, num_steps: int) -> optax.Schedule:
+    """Linear warm-up, then a cosine down to final_fraction at num_steps."""
+    warmup = min(config.warmup_steps, max(1, num_steps // 2))
+    return optax.warmup_cosine_decay_schedule(
+        init_value=0.0,
+        peak_value=config.learning_rate,
+        warmup_steps=warmup,
+        decay_steps=max(num_steps, warmup + 1),
+        end_value=config.learning_rate * config.final_fraction,
+    )
+
+
+def decayed(path: tuple, leaf: jax.Array) -> bool:
+    """Whether weight decay applies: kernels and expert matrices, not log A, biases, norms or positions."""
+    name = str(getattr(path[-1], "key", path[-1]))
+    return leaf.ndim >= 2 and not name.startswith("log_A")
+
+
+def make_optimizer(
+    config: OptimConfig, num_steps: int, is_frozen: Callable[[tuple[str, ...]], bool] | None = None
+) -> optax.GradientTransformation:
+    """The optimizer, without clipping (the step clips, since it also reports the norm).
+
+    Args:
+      config: hyperparameters.
+      num_steps: length of the schedule.
+      is_frozen: says of a parameter's path, as a tuple of names, whether it stays as loaded; frozen parameters have no
+        moments and no decay.
+
+    Raises:
+      ValueError: unknown optimizer name.
+    """
+    schedule = learning_rate_schedule(config, num_steps)
+    if config.name == "adamw":
+        optimizer = optax.adamw(
+            schedule,
+            b1=config.beta1,
+            b2=config.beta2,
+            weight_decay=config.weight_decay,
+            mask=lambda params: jax.tree_util.tree_map_with_path(decayed, params),
+        )
+    elif config.name == "sgd":
+        optimizer = optax.sgd(config.learning_rate)
+    else:
+        raise ValueError(f"optim.name={config.name!r}: expected 'adamw' or 'sgd'")
+    if is_frozen is None:
+        return optimizer
+
+    def label(path, _):
+        return "frozen" if is_frozen(tuple(str(getattr(key, "key", key)) for key in path)) else "trained"
+
+    return optax.multi_transform(
+        {"trained": optimizer, "frozen": optax.set_to_zero()},
+        lambda params: jax.tree_util.tree_map_with_path(label, params),
+    )
