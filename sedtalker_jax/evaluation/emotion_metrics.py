@@ -356,7 +356,7 @@ def brier_score(reference: Int[np.ndarray, " T"], probabilities: Float[np.ndarra
 
 @dataclasses.dataclass(frozen=True)
 class Reliability:
-    """Equal-width bins of the largest probability: edges [bins + 1]; count, mean confidence and accuracy [bins], NaN if empty."""
+    """Equal-width bins of the largest probability: edges [bins + 1]; count, mean confidence, accuracy [bins], NaN if empty."""
 
     edges: Float[np.ndarray, " edges"]
     count: Int[np.ndarray, " bins"]
