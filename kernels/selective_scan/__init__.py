@@ -1,6 +1,6 @@
 """The selective scan of Mamba (S6, arXiv 2312.00752): one interface, several implementations, any device.
 
-    from kernels.selective_scan import selective_scan, selective_scan_step
+from kernels.selective_scan import selective_scan, selective_scan_step
 """
 
 from kernels.selective_scan.api import IMPLEMENTATIONS, selective_scan

@@ -126,9 +126,9 @@ def _sharded(args: ScanArgs, options: ScanOptions, implementation: str | None):
         initial_state=P(b, e), valid=P(b), keep=P(b),
     )  # fmt: skip
     specs = ScanArgs(*(None if x is None else spec for x, spec in zip(args, specs, strict=True)))
-    return jax.shard_map(
-        run, in_specs=(specs,), out_specs=(P(b, None, e), P(b, e)), axis_names=set(auto), check_vma=False
-    )(args)
+    return jax.shard_map(run, in_specs=(specs,), out_specs=(P(b, None, e), P(b, e)), axis_names=set(auto), check_vma=False)(
+        args
+    )
 
 
 def _dividing(mesh, names, size: int) -> tuple[str, ...]:

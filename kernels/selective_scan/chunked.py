@@ -73,9 +73,7 @@ def _forward_one(args: ScanArgs, options: ScanOptions):
             h = _decay(delta_t, keep_t, A2) * h + B_t[:, None] * x_t
             return h, jnp.einsum("n,ne->e", C_t, h)
 
-        h, y = jax.lax.scan(
-            step, h, (delta, x, c["B"].astype(dtype), c["C"].astype(dtype), c["keep"]), reverse=options.reverse
-        )
+        h, y = jax.lax.scan(step, h, (delta, x, c["B"].astype(dtype), c["C"].astype(dtype), c["keep"]), reverse=options.reverse)
         y = _epilogue(y, c["u"], args.D, c["z"], c["valid"]).astype(args.u.dtype)
         return h, (y, entering)
 
@@ -148,9 +146,7 @@ def _backward_one(args: ScanArgs, entering, dy, dfinal, options: ScanOptions) ->
     )
     steps = (_chunk_steps(args, options.chunk), entering, _in_chunks(dy, options.chunk))
     (g, dA, dD, dbias), per_step = jax.lax.scan(chunk_step, carry, steps, reverse=not options.reverse)
-    du, ddelta, dB, dC, dz = (
-        None if x is None else x.reshape((-1,) + x.shape[2:])[:length] for x in per_step
-    )
+    du, ddelta, dB, dC, dz = (None if x is None else x.reshape((-1,) + x.shape[2:])[:length] for x in per_step)
     return ScanArgs(
         u=du, delta=ddelta, A=dA.T, B=dB.astype(args.B.dtype), C=dC.astype(args.C.dtype), D=dD, z=dz,
         delta_bias=dbias, initial_state=g.T, valid=None, keep=None,
