@@ -7,6 +7,7 @@ import dataclasses
 import flax.linen as nn
 import flax.struct
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from sedtalker_jax.axes import SpeechFeatures, SpeechMask
@@ -21,11 +22,14 @@ class DiarizerConfig:
     labels: names of the emotions, neutral first.
     backbone: temporal layers over the encoder's features.
     embedding_size: size C of the continuous embedding e_t from which every head reads.
+    frame_stacking: speech frames joined into one step of the temporal layers. Emotion moves slowly: two frames a step halve
+      the cost of the layers, and every step still gives each of its frames an embedding of its own.
     """
 
     labels: tuple[str, ...]
     backbone: BackboneConfig
     embedding_size: int = 24
+    frame_stacking: int = 1
 
     def __post_init__(self):
         if not self.labels or self.labels[0] != "neutral":
@@ -88,13 +92,19 @@ class Diarizer(nn.Module):
         options = dict(dtype=self.precision.compute, param_dtype=self.precision.params)
         self.project = nn.Dense(self.config.backbone.width, **options)
         self.backbone = Backbone(self.config.backbone, self.precision)
-        self.embed = nn.Dense(self.config.embedding_size, **options)
+        self.embed = nn.Dense(self.config.frame_stacking * self.config.embedding_size, **options)
         self.heads = EmotionHeads(len(self.config.labels), self.precision)
 
     def __call__(self, features: SpeechFeatures, mask: SpeechMask, keys: ExampleKeys | None = None) -> Emotion:
         """Args: features [B, T, D] at 50 Hz; mask [B, T]; keys per example, None = deterministic."""
-        x = self.backbone(self.project(features), mask, keys=keys)
-        return self.heads(self.embed(x))
+        B, T, _ = features.shape
+        stacking = self.config.frame_stacking
+        missing = -T % stacking
+        x = jnp.where(mask[..., None], features, jnp.zeros((), features.dtype))
+        x = jnp.pad(x, ((0, 0), (0, missing), (0, 0))).reshape(B, (T + missing) // stacking, -1)
+        step_mask = jnp.pad(mask, ((0, 0), (0, missing))).reshape(B, -1, stacking).any(axis=-1)
+        x = self.embed(self.backbone(self.project(x), step_mask, keys=keys))
+        return self.heads(x.reshape(B, T + missing, self.config.embedding_size)[:, :T])
 
     def read(self, embedding: Float[Array, "B T C"]) -> Emotion:
         """The heads' reading of an embedding, such as an edited one."""

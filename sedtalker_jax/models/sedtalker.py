@@ -16,10 +16,10 @@ from sedtalker_jax.models.acoustics import AcousticsConfig, acoustic_features
 from sedtalker_jax.models.animator import Animator, AnimatorConfig
 from sedtalker_jax.models.diarizer import Diarizer, DiarizerConfig, Emotion
 from sedtalker_jax.models.emotion_condition import activation, class_normal_projection
+from sedtalker_jax.models.track_source import PREDICTED_TRACK
 from sedtalker_jax.precision import Precision
 from sedtalker_jax.randomness import ExampleKeys, fold
-from sedtalker_jax.speech.encoder import SpeechEncoder, SpeechEncoderConfig, WeightedLayerSum
-from sedtalker_jax.speech.resampling import resample_to_fps
+from sedtalker_jax.speech import SpeechEncoder, SpeechEncoderConfig, WeightedLayerSum, resample_to_fps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,10 +49,6 @@ class Speech:
     emotion_features: SpeechFeatures
     content_features: SpeechFeatures
     mask: SpeechMask
-
-
-TRUE_TRACK, NOISY_TRACK, PREDICTED_TRACK = 0, 1, 2
-"""Where a training clip's emotion condition comes from (`track_source`); the first two are given in the batch."""
 
 
 class SEDTalkerModel(nn.Module):

@@ -100,7 +100,13 @@ class JointObjective:
 
     def sums(self, params: Any, batch: Batch, step: jax.Array) -> dict[str, jax.Array]:
         """Numerators. Randomness comes from the rows' seeds and the step."""
-        keys = {name: fold(example_keys(part["seed"], step), name) for name, part in batch.items()}
+        return self._sums(params, batch, {name: fold(example_keys(part["seed"], step), name) for name, part in batch.items()})
+
+    def validation_sums(self, params: Any, batch: Batch) -> dict[str, jax.Array]:
+        """Numerators without randomness."""
+        return self._sums(params, batch, None)
+
+    def _sums(self, params, batch, keys):
         outputs, sown = self.model.apply({"params": params}, batch, keys, mutable=["losses"])
         sums: dict[str, jax.Array] = {}
         if "speech" in batch:

@@ -1,0 +1,20 @@
+"""The demo: diarizer and animator trained together on the built-in world, from scratch, in minutes on two CPU cores.
+
+Command:  make demo      or, after making the world,  python train.py --config=configs/demo.py --workdir=runs/demo
+"""
+
+from ml_collections import ConfigDict
+
+from configs import world_experiment
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The config, or with arg "smoke" a variant that trains a few steps on a handful of clips."""
+    config = world_experiment.base()
+    config.data.directory = "runs/world-demo"
+    config.data.make_command = (
+        "python -m sedtalker_jax.data.synthetic --rules configs/world_rules.toml --subset demo --out runs/world-demo"
+    )
+    config.num_steps = 900
+    world_experiment.apply_variant(config, arg)
+    return config.lock()

@@ -1,0 +1,120 @@
+"""What the experiments on the built-in world share."""
+
+from ml_collections import ConfigDict
+
+LABELS = ("neutral", "angry", "disgust", "fear", "happy", "sad", "surprise", "upset")
+
+
+def base() -> ConfigDict:
+    """Defaults at demo size. Every number has its unit in the dataclass that takes it (see training/experiment.py)."""
+    config = ConfigDict()
+    config.seed = 0
+    config.num_steps = 1_000
+    config.accumulation = 1
+    config.eval_every = 300
+    config.log_every = 10
+
+    config.data = ConfigDict()
+    config.data.directory = ""
+    config.data.make_command = ""
+    config.data.valid_clips = 48
+    # Clips whose motion gives the statistics that normalise coefficients.
+    config.data.codec_clips = 300
+    config.data.template_code_size = 12
+
+    config.pipeline = ConfigDict(
+        dict(
+            batch_size=16,
+            seed=0,
+            max_seconds=4.0,
+            bucket_seconds=(4.0,),
+            track_shares=(0.3, 0.3, 0.4),
+            gain_db=4.0,
+            num_workers=0,
+            prefetch=4,
+        )
+    )
+
+    model = ConfigDict()
+    model.labels = LABELS
+    model.sharpness = 2.0
+    # The encoder family's module at a tiny size. It can't learn pitch from scratch in minutes, so acoustic features join it.
+    model.encoder = ConfigDict(
+        dict(
+            conv_dim=(32,) * 7,
+            hidden_size=64,
+            num_hidden_layers=1,
+            num_attention_heads=4,
+            intermediate_size=128,
+        )
+    )
+    model.acoustics = ConfigDict(dict(num_mels=40, num_lags=48, pitch_low_hz=60.0, pitch_high_hz=500.0))
+    model.diarizer = ConfigDict(
+        dict(
+            embedding_size=24,
+            frame_stacking=2,
+            backbone=dict(pattern="MAM", width=96, state_size=8, num_heads=4, num_kv_heads=2, dropout=0.1),
+        )
+    )
+    model.animator = ConfigDict(
+        dict(
+            condition_width=64,
+            backbone=dict(pattern="MAM", width=96, state_size=8, num_heads=4, num_kv_heads=2, dropout=0.05),
+        )
+    )
+    model.precision = ConfigDict(dict(params="float32", compute="float32"))
+    config.model = model
+
+    config.loss = ConfigDict(
+        dict(
+            category=1.0,
+            intensity=2.0,
+            boundary=0.1,
+            vertices=0.5,
+            lips=1.0,
+            upper_face=0.5,
+            velocity=0.3,
+            moe_balance=0.01,
+            label_smoothing=0.05,
+        )
+    )
+    config.optim = ConfigDict(
+        dict(
+            name="adamw",
+            learning_rate=2e-3,
+            warmup_steps=80,
+            final_fraction=0.02,
+            weight_decay=0.02,
+            beta1=0.9,
+            beta2=0.98,
+            clip_norm=1.0,
+            ema_decay=0.995,
+        )
+    )
+    config.checkpoint = ConfigDict(dict(every_steps=300, keep=2, keep_every_steps=0))
+    config.parallel = ConfigDict(dict(mode="pmap", fsdp=1, fsdp_min_size=2**14))
+    return config
+
+
+def apply_variant(config: ConfigDict, arg: str) -> None:
+    """Shrinks a config in place for arg "smoke".
+
+    Raises:
+      ValueError: unknown variant.
+    """
+    if arg == "smoke":
+        config.num_steps = 4
+        config.eval_every = 2
+        config.log_every = 1
+        config.data.valid_clips = 4
+        config.data.codec_clips = 8
+        config.data.template_code_size = 2
+        config.pipeline.batch_size = 4
+        config.pipeline.max_seconds = 2.0
+        config.pipeline.bucket_seconds = (2.0,)
+        config.checkpoint.every_steps = 2
+        for part in (config.model.diarizer, config.model.animator):
+            part.backbone.update(pattern="MA", width=32, state_size=4, num_heads=2, num_kv_heads=1)
+        config.model.encoder.update(conv_dim=(8,) * 7, hidden_size=16, num_attention_heads=2, intermediate_size=32)
+    elif arg:
+        raise ValueError(f"unknown variant {arg!r}: expected 'smoke' or nothing")

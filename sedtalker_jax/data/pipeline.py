@@ -1,0 +1,267 @@
+"""From records to batches: a seeded order that is a pure function of the batch number, read through Grain.
+
+Everything here is numpy: workers never start a JAX back end. The order of batches, the rows of a batch, crops and example
+seeds depend on (seed, batch number) only. So the data state in a checkpoint is one number, and the number of processes,
+devices and workers may change between runs: process p of P reads rows p::P of every global batch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import grain
+import numpy as np
+
+from sedtalker_jax import axes
+from sedtalker_jax.data.condition_noise import disturb
+from sedtalker_jax.data.face_codec import FaceCodec
+from sedtalker_jax.data.records import RecordReader, decode_audio
+from sedtalker_jax.models.track_source import NOISY_TRACK, PREDICTED_TRACK, TRUE_TRACK
+
+Batch = dict[str, dict[str, np.ndarray]]
+
+
+@dataclasses.dataclass(frozen=True)
+class PipelineConfig:
+    """Attributes:
+    batch_size: examples in a global batch.
+    seed: of order, crops and example randomness.
+    max_seconds: longer clips are cropped, at a random place in training and at the start in evaluation.
+    bucket_seconds: upper edges of the length buckets; a batch holds clips of one bucket, padded to its edge. The last edge
+      must be max_seconds.
+    track_shares: shares of training clips whose emotion condition is the true track, the disturbed true track, and the
+      diarizer's own.
+    gain_db: range of the random gain of training audio, +/- this many dB.
+    num_workers: worker processes; 0 reads in threads. Part of the config since it is no tuning knob of a single run.
+    prefetch: batches read ahead.
+    """
+
+    batch_size: int = 16
+    seed: int = 0
+    max_seconds: float = 4.0
+    bucket_seconds: tuple[float, ...] = (4.0,)
+    track_shares: tuple[float, float, float] = (0.3, 0.3, 0.4)
+    gain_db: float = 4.0
+    num_workers: int = 0
+    prefetch: int = 4
+
+    def __post_init__(self):
+        if self.bucket_seconds[-1] != self.max_seconds or list(self.bucket_seconds) != sorted(self.bucket_seconds):
+            raise ValueError(f"bucket_seconds={self.bucket_seconds} must rise and end at max_seconds={self.max_seconds}")
+
+
+@functools.lru_cache(maxsize=4)
+def _epoch_batches(durations: tuple[float, ...], config: PipelineConfig, epoch: int) -> tuple[tuple[int, tuple[int, ...]], ...]:
+    """All (bucket, rows) of one epoch. Clips that don't fill a batch of their bucket wait for another epoch's shuffle."""
+    rng = np.random.Generator(np.random.Philox(key=[config.seed, epoch]))
+    order = rng.permutation(len(durations))
+    bucket_of = np.searchsorted(config.bucket_seconds, np.minimum(durations, config.max_seconds) - 1e-6)
+    batches = []
+    for bucket in range(len(config.bucket_seconds)):
+        rows = order[bucket_of[order] == bucket]
+        for start in range(0, len(rows) - config.batch_size + 1, config.batch_size):
+            batches.append((bucket, tuple(int(i) for i in rows[start : start + config.batch_size])))
+    return tuple(batches[i] for i in rng.permutation(len(batches)))
+
+
+class TrainBatches:
+    """Random access to the training batches of one process: item n is batch n, made from (seed, n) alone."""
+
+    def __init__(
+        self,
+        reader: RecordReader,
+        codec: FaceCodec | None,
+        labels: Sequence[str],
+        config: PipelineConfig,
+        *,
+        start: int,
+        stop: int,
+        process_index: int = 0,
+        process_count: int = 1,
+    ):
+        """Args:
+        reader: records of the training split.
+        codec: face codec, None for records without faces.
+        labels: the model's emotions; records' labels are matched by name.
+        config: sizes.
+        start, stop: batch numbers of this run; item 0 is batch `start`.
+        process_index, process_count: this process reads rows index::count.
+        """
+        if config.batch_size % process_count:
+            raise ValueError(f"batch_size={config.batch_size} is not a multiple of {process_count} processes")
+        self._reader, self._codec, self._labels, self._config = reader, codec, tuple(labels), config
+        self._start, self._stop = start, stop
+        self._rows = slice(process_index, None, process_count)
+        self._durations = tuple(n / axes.SAMPLE_RATE for n in reader.num_samples())
+        self._per_epoch = [len(_epoch_batches(self._durations, config, 0))]
+        if not self._per_epoch[0]:
+            raise ValueError(f"batch_size={config.batch_size}: fewer training clips ({len(self._durations)}) than one batch")
+
+    def __len__(self) -> int:
+        return self._stop - self._start
+
+    def __getitem__(self, item: int) -> Batch:
+        number = self._start + item
+        # The number of batches in an epoch depends on the bucket sizes only, so it is the same in every epoch.
+        epoch, position = divmod(number, self._per_epoch[0])
+        bucket, rows = _epoch_batches(self._durations, self._config, epoch)[position]
+        seconds = self._config.bucket_seconds[bucket]
+        examples = [
+            make_example(
+                self._reader[row],
+                self._codec,
+                self._labels,
+                self._config,
+                np.random.Generator(np.random.Philox(key=[self._config.seed + 1, epoch * len(self._durations) + row])),
+                training=True,
+            )
+            for row in rows[self._rows]
+        ]
+        return pad_batch(examples, seconds, self._codec)
+
+
+def _crop_unit(fps: float) -> int:
+    """Crops start at multiples of this many animation frames, so that speech and animation frames keep their phase."""
+    return int(fps) // math.gcd(int(fps), int(axes.FRAME_RATE)) if float(fps).is_integer() else 1
+
+
+def make_example(
+    record: Mapping[str, Any],
+    codec: FaceCodec | None,
+    labels: Sequence[str],
+    config: PipelineConfig,
+    rng: np.random.Generator,
+    *,
+    training: bool,
+) -> dict[str, Any]:
+    """One clip, cropped, with targets on its own frame grids.
+
+    Args:
+      record: a decoded record.
+      codec: face codec, None for records without faces.
+      labels: the model's emotions.
+      config: sizes.
+      rng: the example's own generator.
+      training: random crop, gain and condition; otherwise the clip's start and the true track.
+
+    Returns:
+      dict of numpy arrays and scalars; see `pad_batch`.
+    """
+    waveform = decode_audio(record)
+    fps = float(record["fps"]) or axes.FRAME_RATE
+    limit = int(config.max_seconds * axes.SAMPLE_RATE)
+    first = 0
+    if len(waveform) > limit:
+        unit = _crop_unit(fps)
+        choices = int((len(waveform) - limit) / axes.SAMPLE_RATE * fps) // unit
+        first = int(rng.integers(choices + 1)) * unit if training else 0
+    offset = int(round(first / fps * axes.SAMPLE_RATE))
+    waveform = waveform[offset : offset + limit]
+    if training and config.gain_db:
+        waveform = waveform * 10.0 ** (rng.uniform(-config.gain_db, config.gain_db) / 20.0)
+
+    T = axes.num_speech_frames(len(waveform))
+    # Labels live on the grid of the whole clip; the nearest frame is exact where the offset is a multiple of the hop.
+    frames = np.minimum(np.arange(T) + int(round(offset / axes.FRAME_HOP)), len(record["emotion"]) - 1)
+    to_model = np.array([labels.index(name) if name in labels else -1 for name in record["labels"]] + [-1], np.int32)
+    intensity = record["intensity"].astype(np.float32)[frames]
+    start = offset / axes.SAMPLE_RATE
+    example = dict(
+        waveform=waveform.astype(np.float32),
+        emotion=to_model[record["emotion"][frames]],
+        intensity=np.nan_to_num(intensity),
+        intensity_mask=np.isfinite(intensity).astype(np.float32),
+        boundary=boundary_targets(record["segments"], axes.speech_frame_times(T) + start),
+        seed=np.uint32(rng.integers(2**32)),
+    )
+    if codec is not None:
+        F = min(axes.num_animation_frames(len(waveform), fps), len(record["motion"]) - first)
+        template = codec.space.templates[codec.space.template_names.index(record["template"])]
+        activation = record["activation"].astype(np.float32)[first : first + F]
+        source = int(rng.choice(3, p=config.track_shares)) if training else TRUE_TRACK
+        if source == NOISY_TRACK:
+            activation = disturb(activation, fps, rng)
+        example.update(
+            motion=codec.normalise(record["motion"].astype(np.float32)[first : first + F]),
+            fps=np.float32(fps),
+            template_code=codec.template_code(template),
+            activation=activation,
+            track_source=np.int32(PREDICTED_TRACK if source == PREDICTED_TRACK else source),
+        )
+    return example
+
+
+def boundary_targets(segments: Sequence[Sequence], times: np.ndarray, reach: float = 0.1) -> np.ndarray:
+    """1 at a change of label, falling linearly to 0 at `reach` seconds; joins of equal labels are no changes."""
+    changes = [b[0] for a, b in zip(segments, segments[1:], strict=False) if a[2] != b[2]]
+    if not changes:
+        return np.zeros(len(times), np.float32)
+    distance = np.abs(times[:, None] - np.asarray(changes, float)[None, :]).min(axis=1)
+    return np.maximum(0.0, 1.0 - distance / reach).astype(np.float32)
+
+
+def pad_batch(examples: Sequence[Mapping[str, Any]], seconds: float, codec: FaceCodec | None) -> Batch:
+    """Joins examples into one batch padded to `seconds`, with lengths and masks.
+
+    Returns:
+      {"speech": waveform [B, S], lengths [B], emotion [B, T] (-1 = unlabelled or padding), intensity [B, T], intensity_mask,
+      boundary, boundary_mask, seed [B]} and, with a codec, {"face": motion [B, F, R], num_frames [B], fps [B],
+      template_code [B, Q], activation [B, F, K-1], track_source [B], seed [B]}; the face part has no waveform of its own.
+    """
+    S = int(round(seconds * axes.SAMPLE_RATE))
+    T = axes.num_speech_frames(S)
+
+    def padded(name, length, value=0.0):
+        first = np.asarray(examples[0][name])
+        out = np.full((len(examples), length, *first.shape[1:]), value, first.dtype)
+        for i, example in enumerate(examples):
+            out[i, : len(example[name])] = example[name][:length]
+        return out
+
+    emotion = padded("emotion", T, -1)
+    valid = np.zeros((len(examples), T), np.float32)
+    for i, example in enumerate(examples):
+        valid[i, : len(example["emotion"])] = 1.0
+    seeds = np.array([example["seed"] for example in examples], np.uint32)
+    batch: Batch = {
+        "speech": dict(
+            waveform=padded("waveform", S),
+            lengths=np.array([min(S, len(example["waveform"])) for example in examples], np.int32),
+            emotion=emotion,
+            intensity=padded("intensity", T),
+            intensity_mask=padded("intensity_mask", T),
+            boundary=padded("boundary", T),
+            boundary_mask=valid,
+            seed=seeds,
+        )
+    }
+    if codec is not None:
+        # Whole clips share one bucket edge; the longest row of any fps decides the padded frame count of that edge.
+        fps = np.array([example["fps"] for example in examples], np.float32)
+        F = axes.num_animation_frames(S, float(fps.max()))
+        batch["face"] = dict(
+            motion=padded("motion", F),
+            num_frames=np.array([min(F, len(example["motion"])) for example in examples], np.int32),
+            fps=fps,
+            template_code=np.stack([example["template_code"] for example in examples]),
+            activation=padded("activation", F),
+            track_source=np.array([example["track_source"] for example in examples], np.int32),
+            seed=seeds,
+        )
+    return batch
+
+
+def iterate(batches: TrainBatches, config: PipelineConfig) -> Iterator[Batch]:
+    """Reads batches ahead of their use, in threads or in worker processes."""
+    dataset = grain.MapDataset.source(batches)
+    options = grain.ReadOptions(num_threads=0 if config.num_workers else 2, prefetch_buffer_size=config.prefetch)
+    iterable = dataset.to_iter_dataset(options)
+    if config.num_workers:
+        iterable = iterable.mp_prefetch(
+            grain.MultiprocessingOptions(num_workers=config.num_workers, per_worker_buffer_size=config.prefetch)
+        )
+    return iter(iterable)

@@ -1,0 +1,144 @@
+"""The training loop: evaluate, save, read, step, log; and nothing else."""
+
+from __future__ import annotations
+
+import functools
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from sedtalker_jax.training.checkpoint import Checkpointer
+from sedtalker_jax.training.experiment import Experiment
+from sedtalker_jax.training.logging import MetricsWriter
+from sedtalker_jax.training.state import TrainState
+from sedtalker_jax.training.step import train_step
+
+
+class _StopRequest:
+    """Turns SIGTERM into a flag that the loop reads between steps, so that a stopped run loses no work."""
+
+    def __init__(self):
+        self.received = False
+        self._previous: Any = None
+
+    def __enter__(self):
+        self._previous = signal.signal(signal.SIGTERM, self._receive)
+        return self
+
+    def _receive(self, *_):
+        self.received = True
+
+    def __exit__(self, *_):
+        signal.signal(signal.SIGTERM, self._previous)
+
+
+def train(experiment: Experiment, workdir: str) -> dict[str, float]:
+    """Trains until `experiment.num_steps`, resuming from workdir's newest checkpoint if there is one.
+
+    Args:
+      experiment: model, objective, optimizer and data, built from a config.
+      workdir: directory of checkpoints, metrics.jsonl and events.
+
+    Returns:
+      The last logged metrics; "stopped_early" is 1 if SIGTERM ended the run (a checkpoint was then saved).
+    """
+    parallel = experiment.parallel
+    is_first = jax.process_index() == 0
+    abstract = jax.eval_shape(experiment.create_state)
+    shardings = parallel.state_shardings(abstract)
+    step_fn = parallel.wrap_step(
+        functools.partial(
+            train_step,
+            objective=experiment.objective,
+            optimizer=experiment.optimizer,
+            clip_norm=experiment.optim.clip_norm,
+            ema_decay=experiment.optim.ema_decay,
+            accumulation=experiment.accumulation,
+        ),
+        abstract,
+    )
+    num_steps = experiment.num_steps
+    with Checkpointer(workdir, experiment.checkpoint, last_step=num_steps) as checkpointer, _StopRequest() as stop:
+        if checkpointer.latest_step() is None:
+            state, next_batch = parallel.create_state(experiment.create_state), 0
+        else:
+            target = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
+            state, next_batch = checkpointer.restore(target)
+        first = int(jax.device_get(state.step))
+        if is_first and first:
+            print(f"{workdir}: resuming at step {first}", file=sys.stderr)
+        batches = experiment.train_batches(next_batch, next_batch + num_steps - first)
+        bar = tqdm(total=num_steps, initial=first, desc="train", unit="step", disable=not is_first, mininterval=2.0)
+        with MetricsWriter(workdir, first, enabled=is_first) as writer, bar:
+            last = _run(experiment, checkpointer, writer, bar, step_fn, state, shardings, batches, first, stop)
+    return last
+
+
+def _run(
+    experiment: Experiment,
+    checkpointer: Checkpointer,
+    writer: MetricsWriter,
+    bar: tqdm,
+    step_fn: Any,
+    state: TrainState,
+    shardings: Any,
+    batches: Iterator,
+    first: int,
+    stop: _StopRequest,
+) -> dict[str, float]:
+    pending: tuple[int, dict[str, jax.Array]] | None = None
+    last: dict[str, float] = {}
+    clock = time.perf_counter()
+    logged_step = first
+    step = first
+    # DO NOT CHANGE THE ORDER: a checkpoint holds the state before batch `step` and the number of that batch. Reading the next
+    # batch before saving would make a resumed run skip it.
+    while True:
+        if step > first and (step == experiment.num_steps or step % experiment.eval_every == 0):
+            scores = experiment.validate(state)
+            writer.write(step, {f"valid/{name}": value for name, value in scores.items()})
+            last |= {f"valid/{name}": value for name, value in scores.items()}
+        stopping = stop.received or checkpointer.reached_preemption(step)
+        if step > first:
+            saved = experiment.parallel.to_global(state, shardings)
+            if stopping:
+                checkpointer.last_step = step
+            checkpointer.save(step, saved, next_batch=step, meta=experiment.meta)
+        if step == experiment.num_steps or stopping:
+            break
+        batch = experiment.parallel.place_batch(next(batches))
+        with jax.profiler.StepTraceAnnotation("train", step_num=step):
+            state, metrics = step_fn(state, batch)
+        # The previous step's numbers are ready by the time this step is queued, so logging never stalls the device.
+        if pending is not None:
+            clock, logged_step, last = _log(experiment, writer, bar, pending, clock, logged_step, last)
+        pending = (step, metrics)
+        step += 1
+        bar.update(1)
+    if pending is not None:
+        _log(experiment, writer, bar, pending, clock, logged_step, last, force=True)
+    close = getattr(batches, "close", None)
+    if close is not None:
+        close()
+    return last | {"stopped_early": float(stopping and step < experiment.num_steps)}
+
+
+def _log(experiment, writer, bar, pending, clock, logged_step, last, *, force=False):
+    step, metrics = pending
+    if step % experiment.log_every and not force:
+        return clock, logged_step, last
+    values = {f"train/{name}": float(value) for name, value in jax.device_get(metrics).items()}
+    elapsed = time.perf_counter() - clock
+    steps = max(1, step - logged_step)
+    values["train/learning_rate"] = float(np.asarray(experiment.schedule(step)))
+    values["perf/steps_per_second"] = steps / elapsed
+    values["perf/examples_per_second"] = steps * experiment.pipeline.batch_size / elapsed
+    writer.write(step, values)
+    bar.set_postfix(loss=f"{values['train/loss/total']:.4f}", refresh=False)
+    return time.perf_counter(), step, last | values
