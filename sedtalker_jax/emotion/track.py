@@ -176,7 +176,9 @@ class EmotionTrack:
                 result.append(Segment(start, end, self.labels[path[first]], mean))
         return result
 
-    def activation(self, *, sharpness: float = 4.0, unknown_intensity: float = 1.0) -> Float[np.ndarray, "T K-1"]:
+    def activation(
+        self, *, sharpness: float = decoding.SHARPNESS, unknown_intensity: float = 1.0
+    ) -> Float[np.ndarray, "T K-1"]:
         """What drives the face: sharpened posterior x intensity, one strength in [0, 1] per non-neutral emotion.
 
         Columns are the seven of ACTIVE, in that order, whatever the order of this track's labels; emotions that the track
