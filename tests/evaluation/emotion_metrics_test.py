@@ -2,6 +2,7 @@ import itertools
 
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn import metrics as sk
 
 from sedtalker_jax.emotion import Segment
@@ -257,3 +258,10 @@ def test_calibration_error_of_known_cases():
     assert bins.count.sum() == 100 and bins.count[8] == 100 and bins.accuracy[8] == pytest.approx(0.6)
     with pytest.raises(UserError, match="no labelled frames"):
         em.brier_score(np.array([-1]), np.array([[1.0, 0.0]]))
+
+
+def test_rank_correlation_equals_scipys():
+    rng = np.random.default_rng(3)
+    truth, guess = rng.integers(0, 6, 40) / 6, rng.uniform(size=40)
+    mean, per_emotion = em.intensity_rank_correlation(["sad"] * 40, truth, guess)
+    assert mean == pytest.approx(stats.spearmanr(truth, guess)[0]) and per_emotion["sad"][1] == 40
