@@ -19,7 +19,7 @@ import numpy as np
 from sedtalker_jax import axes
 from sedtalker_jax.data.condition_noise import disturb
 from sedtalker_jax.data.face_codec import FaceCodec
-from sedtalker_jax.data.records import RecordReader, decode_audio
+from sedtalker_jax.data.records import RecordReader, read_record
 from sedtalker_jax.models.track_source import NOISY_TRACK, PREDICTED_TRACK, TRUE_TRACK
 
 Batch = dict[str, dict[str, np.ndarray]]
@@ -68,6 +68,12 @@ def _epoch_batches(durations: tuple[float, ...], config: PipelineConfig, epoch: 
     return tuple(batches[i] for i in rng.permutation(len(batches)))
 
 
+def clip_durations(reader: RecordReader) -> tuple[float, ...]:
+    """Seconds of every clip of a split."""
+    samples = (read_record(reader.read_bytes(i))["num_samples"] for i in range(len(reader)))
+    return tuple(n / axes.SAMPLE_RATE for n in samples)
+
+
 class TrainBatches:
     """Random access to the training batches of one process: item n is batch n, made from (seed, n) alone."""
 
@@ -96,7 +102,7 @@ class TrainBatches:
         self._reader, self._codec, self._labels, self._config = reader, codec, tuple(labels), config
         self._start, self._stop = start, stop
         self._rows = slice(process_index, None, process_count)
-        self._durations = tuple(n / axes.SAMPLE_RATE for n in reader.num_samples())
+        self._durations = clip_durations(reader)
         self._per_epoch = [len(_epoch_batches(self._durations, config, 0))]
         if not self._per_epoch[0]:
             raise ValueError(f"batch_size={config.batch_size}: fewer training clips ({len(self._durations)}) than one batch")
@@ -151,7 +157,7 @@ def make_example(
     Returns:
       dict of numpy arrays and scalars; see `pad_batch`.
     """
-    waveform = decode_audio(record)
+    waveform = np.asarray(record["waveform"], np.float32)
     fps = float(record["fps"]) or axes.FRAME_RATE
     limit = int(config.max_seconds * axes.SAMPLE_RATE)
     first = 0
