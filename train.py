@@ -41,7 +41,7 @@ def main(argv: list[str]) -> None:
             print(RunPlan.of(experiment), file=sys.stderr)
         train(experiment, str(workdir))
     except (UserError, NotADirectoryError, FileExistsError, PermissionError) as error:
-        print(f"train.py: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 
 

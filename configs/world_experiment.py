@@ -37,7 +37,7 @@ def base() -> ConfigDict:
 
     model = ConfigDict()
     model.labels = LABELS
-    model.sharpness = 2.0
+    model.sharpness = 4.0
     # The encoder family's module at a tiny size. It can't learn pitch from scratch in minutes, so acoustic features join it.
     model.encoder = ConfigDict(
         dict(

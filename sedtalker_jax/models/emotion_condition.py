@@ -16,7 +16,7 @@ from sedtalker_jax.randomness import ExampleKeys, fold
 
 
 def activation(
-    logits: Float[Array, "*b K"], intensity: Float[Array, "*b"], *, temperature: jax.Array | float = 1.0, sharpness: float = 2.0
+    logits: Float[Array, "*b K"], intensity: Float[Array, "*b"], *, temperature: jax.Array | float = 1.0, sharpness: float = 4.0
 ) -> Float[Array, "*b K-1"]:
     """Strength of every non-neutral emotion: sharpened calibrated posterior times intensity.
 

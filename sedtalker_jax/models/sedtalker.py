@@ -38,7 +38,7 @@ class SEDTalkerConfig:
     animator: AnimatorConfig
     acoustics: AcousticsConfig | None = None
     precision: Precision = Precision()
-    sharpness: float = 2.0
+    sharpness: float = 4.0
     stop_gradient_at_interface: bool = True
 
 

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from sedtalker_jax.data.face_codec import FaceCodec
 from sedtalker_jax.data.pipeline import Batch, PipelineConfig, TrainBatches, iterate, make_example, pad_batch
-from sedtalker_jax.data.records import RecordReader
+from sedtalker_jax.data.records import RecordReader, read_manifest
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.models.acoustics import AcousticsConfig
 from sedtalker_jax.models.animator import AnimatorConfig
@@ -54,7 +54,7 @@ def model_config(config: ConfigDict | dict[str, Any], codec_sizes: dict[str, int
         animator=AnimatorConfig(backbone=BackboneConfig(**animator.pop("backbone")), **codec_sizes, **animator),
         acoustics=AcousticsConfig(**acoustics) if acoustics else None,
         precision=Precision(**plain.get("precision", {})),
-        sharpness=plain.get("sharpness", 2.0),
+        sharpness=plain.get("sharpness", 4.0),
     )
 
 
@@ -64,13 +64,13 @@ def _tuples(mapping: dict[str, Any]) -> dict[str, Any]:
 
 
 def label_weights(manifest: dict[str, Any], labels: tuple[str, ...]) -> np.ndarray:
-    """Class weights by label name: inverse square root of the training duration, with mean 1 over the training frames.
+    """Class weights by label name: inverse square root of the training frames, with mean 1 over these frames.
 
     Labels that the data does not hold get weight 0.
     """
-    seconds = np.array([float(manifest["seconds_per_label"]["train"].get(name, 0.0)) for name in labels])
-    weights = np.where(seconds > 0, 1.0 / np.sqrt(np.maximum(seconds, 1e-9)), 0.0)
-    return (weights * seconds.sum() / np.sum(weights * seconds)).astype(np.float32)
+    frames = np.array([float(manifest["splits"]["train"]["frames"].get(name, 0)) for name in labels])
+    weights = np.where(frames > 0, 1.0 / np.sqrt(np.maximum(frames, 1.0)), 0.0)
+    return (weights * frames.sum() / np.sum(weights * frames)).astype(np.float32)
 
 
 class Experiment:
@@ -87,10 +87,9 @@ class Experiment:
         """
         self.config = config
         directory = pathlib.Path(config.data.directory)
-        manifest_path = directory / "manifest.json"
-        if not manifest_path.exists():
-            raise UserError(f"{manifest_path}: no such data set; make it with: {config.data.make_command}")
-        self.manifest = json.loads(manifest_path.read_text())
+        if not (directory / "manifest.json").exists():
+            raise UserError(f"{directory / 'manifest.json'}: no such data set; make it with: {config.data.make_command}")
+        self.manifest = read_manifest(directory)
         self.pipeline = PipelineConfig(**_tuples(config.pipeline.to_dict()))
         self.train_reader = RecordReader(directory, "train")
         self.valid_reader = RecordReader(directory, "valid")

@@ -1,0 +1,7 @@
+"""python -m sedtalker_jax"""
+
+import sys
+
+from sedtalker_jax.cli import main
+
+sys.exit(main())

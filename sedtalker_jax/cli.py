@@ -1,0 +1,238 @@
+"""The command line: python -m sedtalker_jax {animate,diarize,convert} ...
+
+A user's mistake gives one line on standard error and exit code 2. Outputs appear whole or not at all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pathlib
+import sys
+import tempfile
+from collections.abc import Sequence
+
+from sedtalker_jax.errors import UserError
+
+ANIMATION_SUFFIXES = (".mp4", ".npy", ".npz")
+TRACK_SUFFIXES = (".rttm", ".json", ".csv", ".TextGrid", ".txt", ".npz")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands and their flags."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sedtalker_jax", description="Emotion-aware speech-driven 3D facial animation."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+
+    animate = commands.add_parser(
+        "animate",
+        help="speech to a talking, feeling face",
+        description="Animates a face from speech: words on the lips, the voice's emotion in the face.",
+    )
+    animate.add_argument("audio", help="wav, flac, mp3 or ogg file of any rate and channel count")
+    _add_checkpoint(animate)
+    animate.add_argument(
+        "--out",
+        action="append",
+        required=True,
+        metavar="FILE",
+        help=".mp4 (video with sound), .npy (vertices [F, V, 3] in metres) or .npz (vertices, faces, fps, emotion track); "
+        "may be given several times",
+    )
+    animate.add_argument(
+        "--template", metavar="FILE|NAME", help="face to animate: .ply, .obj, .npy or .npz of the model's topology, or a name "
+        "of one that the model carries (default: its first)",
+    )
+    animate.add_argument("--track", metavar="FILE", help="emotion track that drives the face instead of the diarizer's "
+                         "(.json .csv .rttm .TextGrid .txt .npz, as diarize writes them)")
+    animate.add_argument("--emotion", metavar="NAME", help="one emotion for the whole clip instead of the diarizer's")
+    animate.add_argument("--intensity", type=float, default=1.0, help="strength of --emotion, 0 to 1 (default: %(default)s)")
+    animate.add_argument("--size", type=int, default=512, help="height and width of the video's face in pixels (default: %(default)s)")
+    animate.set_defaults(run=run_animate)
+
+    diarize = commands.add_parser(
+        "diarize",
+        help="speech to emotion segments",
+        description="Predicts emotion and intensity for every 20 ms frame and writes them as segments.",
+    )
+    diarize.add_argument("audio", nargs="+", help="audio files, or folders of them")
+    _add_checkpoint(diarize)
+    diarize.add_argument("--out", metavar="FILE", help=f"for one file: {' '.join(TRACK_SUFFIXES)} (.txt is Audacity's; default: "
+                         "print the segments)")
+    diarize.add_argument("--out-dir", metavar="DIR", help="for several files: one track each, named after the file")
+    diarize.add_argument("--format", default="rttm", choices=[s.lstrip(".") for s in TRACK_SUFFIXES], help="of --out-dir's "
+                         "files (default: %(default)s)")
+    diarize.add_argument("--decoder", default="viterbi", choices=("raw", "median", "minimum_duration", "viterbi", "total_variation"),
+                         help="how per-frame probabilities become segments (default: %(default)s)")
+    diarize.add_argument("--per-frame", action="store_true", help="also write per-frame probabilities (.json)")
+    diarize.add_argument("--overwrite", action="store_true", help="with --out-dir: redo files that exist already")
+    diarize.set_defaults(run=run_diarize)
+
+    convert = commands.add_parser(
+        "convert",
+        help="speech encoder checkpoints between layouts",
+        description="Converts a wav2vec 2.0, HuBERT or WavLM checkpoint (Hugging Face directory or fairseq file) to a clean "
+        "Hugging Face directory with safetensors.",
+    )
+    convert.add_argument("source", help="directory with config.json and weights, or a fairseq / unilm .pt file")
+    convert.add_argument("out", help="directory to write; must not exist or be empty")
+    convert.set_defaults(run=run_convert)
+    return parser
+
+
+def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--checkpoint", required=True, metavar="DIR", help="workdir of train.py, such as runs/demo")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command. Returns the exit code: 0, or 2 after a user's mistake, whose one line is printed."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def check_output(path: str | os.PathLike, suffixes: Sequence[str]) -> pathlib.Path:
+    """Finds out before any work is done whether an output can be written.
+
+    Raises:
+      UserError: unknown suffix, missing or unwritable folder, or a folder stands where the file should go.
+    """
+    target = pathlib.Path(path)
+    if target.suffix.lower() not in {suffix.lower() for suffix in suffixes}:
+        raise UserError(f"{target}: unknown kind of output {target.suffix or '(no suffix)'!r}; use one of {', '.join(suffixes)}")
+    if target.is_dir():
+        raise UserError(f"{target}: is a folder; name a file")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Asking the file system is the only reliable test: permission bits mean nothing to a superuser or on a read-only mount.
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".sedtalker-"):
+            pass
+    except OSError as error:
+        raise UserError(f"{target}: can't write there ({error.strerror}); choose another place") from error
+    return target
+
+
+def run_animate(arguments: argparse.Namespace) -> None:
+    """animate: audio to video and vertices."""
+    import numpy as np
+
+    from sedtalker_jax.emotion import EmotionTrack
+    from sedtalker_jax.emotion.formats import replace_when_complete
+    from sedtalker_jax.inference.pipeline import SEDTalker
+    from sedtalker_jax.speech import load_audio
+
+    targets = [check_output(path, ANIMATION_SUFFIXES) for path in arguments.out]
+    if arguments.track and arguments.emotion:
+        raise UserError("--track and --emotion both say what the face feels; give one of them")
+    if not 0.0 <= arguments.intensity <= 1.0:
+        raise UserError(f"--intensity {arguments.intensity}: must lie between 0 and 1")
+    if not 64 <= arguments.size <= 4096:
+        raise UserError(f"--size {arguments.size}: must lie between 64 and 4096 pixels")
+    waveform = load_audio(arguments.audio)
+    duration = len(waveform) / 16_000
+    model = SEDTalker.load(arguments.checkpoint)
+    track = None
+    if arguments.track:
+        track = EmotionTrack.load(arguments.track, labels=model.labels, duration=duration)
+    elif arguments.emotion:
+        if arguments.emotion not in model.labels:
+            raise UserError(f"--emotion {arguments.emotion}: the model knows {', '.join(model.labels)}")
+        segment = (0.0, duration, arguments.emotion, arguments.intensity)
+        track = EmotionTrack.from_segments([segment], labels=model.labels, duration=duration)
+    animation = model.animate(waveform, track, template=arguments.template)
+    for target in targets:
+        if target.suffix.lower() == ".mp4":
+            from sedtalker_jax.face.render import write_video
+
+            write_video(
+                target,
+                animation.vertices,
+                animation.faces,
+                animation.fps,
+                waveform=waveform,
+                track=animation.track,
+                size=arguments.size,
+            )
+        else:
+            with replace_when_complete(target) as temporary, temporary.open("wb") as file:
+                if target.suffix.lower() == ".npy":
+                    np.save(file, animation.vertices)
+                else:
+                    np.savez_compressed(
+                        file,
+                        vertices=animation.vertices,
+                        faces=animation.faces,
+                        fps=animation.fps,
+                        labels=np.array(animation.track.labels),
+                        probabilities=animation.track.probabilities,
+                        intensity=animation.track.intensity,
+                        track_frame_rate=animation.track.frame_rate,
+                        track_start=animation.track.start,
+                    )
+        print(f"{target}: {len(animation.vertices)} frames at {animation.fps:g} fps, {duration:.2f} s")
+
+
+def _audio_files(paths: Sequence[str]) -> list[pathlib.Path]:
+    suffixes = {".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".mp4"}
+    files: list[pathlib.Path] = []
+    for path in map(pathlib.Path, paths):
+        if path.is_dir():
+            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in suffixes)
+            if not found:
+                raise UserError(f"{path}: a folder without audio files ({', '.join(sorted(suffixes))})")
+            files += found
+        else:
+            files.append(path)
+    return files
+
+
+def run_diarize(arguments: argparse.Namespace) -> None:
+    """diarize: audio to emotion tracks."""
+    from tqdm import tqdm
+
+    from sedtalker_jax.inference.pipeline import SEDTalker
+    from sedtalker_jax.speech import load_audio
+
+    files = _audio_files(arguments.audio)
+    if arguments.out and (len(files) > 1 or arguments.out_dir):
+        raise UserError(f"--out names one file, but there are {len(files)} recordings; use --out-dir alone")
+    if len(files) > 1 and not arguments.out_dir:
+        raise UserError(f"{len(files)} recordings need --out-dir")
+    suffix = pathlib.Path(arguments.out).suffix if arguments.out else f".{arguments.format}"
+    if arguments.per_frame and suffix.lower() not in (".json", ".npz"):
+        raise UserError(f"--per-frame: only .json and .npz hold per-frame probabilities, not {suffix}")
+    if arguments.out:
+        targets = {files[0]: check_output(arguments.out, TRACK_SUFFIXES)}
+    elif arguments.out_dir:
+        targets = {file: check_output(pathlib.Path(arguments.out_dir) / (file.stem + suffix), TRACK_SUFFIXES) for file in files}
+        if len(set(targets.values())) < len(files):
+            raise UserError("--out-dir: two recordings have the same name; diarize their folders one by one")
+        if not arguments.overwrite:
+            files = [file for file in files if not targets[file].exists()]
+    else:
+        targets = {}
+    waveforms = {files[0]: load_audio(files[0])} if files else {}
+    model = SEDTalker.load(arguments.checkpoint)
+    for file in tqdm(files, desc="diarize", unit="file", disable=len(files) < 2):
+        track = model.diarize(waveforms.pop(file, None) if file in waveforms else load_audio(file))
+        if file in targets:
+            track.save(targets[file], per_frame=arguments.per_frame and suffix.lower() == ".json", method=arguments.decoder, name=file.stem)
+        else:
+            for segment in track.segments(arguments.decoder):
+                print(f"{segment.start:8.2f} {segment.end:8.2f}  {segment.label:<9} intensity {segment.intensity:.2f}")
+
+
+def run_convert(arguments: argparse.Namespace) -> None:
+    """convert: encoder checkpoints."""
+    from sedtalker_jax.speech.pretrained import convert
+
+    convert(arguments.source, arguments.out)
+    print(f"{arguments.out}: written")

@@ -1,0 +1,94 @@
+"""What a diarizer must beat, and what it can't: random forests on measured and on true prosody."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from sklearn.ensemble import RandomForestClassifier
+
+from sedtalker_jax import axes
+from sedtalker_jax.data.records import RecordReader
+from sedtalker_jax.data.world.prosody import prosody_track
+
+WINDOW_S = 1.5
+"""Seconds around a frame whose prosody is measured."""
+
+STRIDE = 5
+"""Speech frames between windows; frames in between take the nearest window's answer."""
+
+Features = Callable[[Mapping[str, Any]], Float[np.ndarray, "windows features"]]
+
+
+def record_labels(record: Mapping[str, Any], labels: Sequence[str]) -> Int[np.ndarray, " T"]:
+    """A record's frame labels as indices into `labels`, -1 where unlabelled or unknown to them."""
+    table = np.array([labels.index(name) if name in labels else -1 for name in record["labels"]] + [-1], np.int32)
+    return table[np.asarray(record["emotion"])]
+
+
+def measured_prosody(record: Mapping[str, Any]) -> Float[np.ndarray, "windows 14"]:
+    """Seven prosody statistics of the 1.5 s around every STRIDE-th frame, as heard and relative to the whole clip.
+
+    The relative values stand in for knowing the voice: test voices are new, and this is the forest's only way to learn that
+    one of them always speaks high.
+    """
+    track = prosody_track(np.asarray(record["waveform"], np.float64))
+    times = axes.speech_frame_times(len(record["emotion"]))[::STRIDE]
+    duration = record["num_samples"] / axes.SAMPLE_RATE
+    half = WINDOW_S / 2
+    windows = np.stack([track.statistics(max(0.0, t - half), min(duration, t + half)) for t in times])
+    return np.concatenate([windows, windows - track.statistics(0.0, duration)], axis=1)
+
+
+def true_prosody(record: Mapping[str, Any]) -> Float[np.ndarray, "windows 2P"]:
+    """The parameters that the world's synthesiser was given at every STRIDE-th frame, and relative to the clip's mean."""
+    frames = np.asarray(record["prosody"]["frames"], np.float64)
+    return np.concatenate([frames, frames - frames.mean(axis=0)], axis=1)[::STRIDE]
+
+
+def _training_rows(job: tuple[str, int, Features, tuple[str, ...]]) -> tuple[np.ndarray, np.ndarray]:
+    directory, index, features, labels = job
+    record = RecordReader(directory, "train", decode_audio=features is measured_prosody)[index]
+    targets = record_labels(record, labels)[::STRIDE]
+    rows = features(record)[: len(targets)]
+    return rows[targets >= 0], targets[targets >= 0]
+
+
+class FrameForest:
+    """A random forest on features of every STRIDE-th frame."""
+
+    def __init__(
+        self, directory: str, features: Features, labels: Sequence[str], num_clips: int, *, workers: int = 2, seed: int = 0
+    ):
+        """Fits on up to `num_clips` training records of a directory, spread evenly over it.
+
+        Args:
+          directory: a record directory.
+          features: measured_prosody or true_prosody.
+          labels: names of the K emotions.
+          num_clips: how many records.
+          workers: processes that measure.
+          seed: of the forest.
+        """
+        total = len(RecordReader(directory, "train"))
+        chosen = np.unique(np.linspace(0, total - 1, min(num_clips, total)).round().astype(int))
+        self.num_clips, self.num_labels, self.features = len(chosen), len(labels), features
+        jobs = [(directory, int(i), features, tuple(labels)) for i in chosen]
+        # Spawned, since the parent may hold JAX's threads, which do not survive a fork.
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            parts = list(pool.map(_training_rows, jobs, chunksize=8))
+        rows, targets = (np.concatenate(column) for column in zip(*parts, strict=True))
+        self.forest = RandomForestClassifier(
+            200, min_samples_leaf=8, max_features="sqrt", class_weight="balanced", n_jobs=workers, random_state=seed
+        ).fit(rows, targets)
+
+    def predict(self, record: Mapping[str, Any]) -> Float[np.ndarray, "T K"]:
+        """Class probabilities of every speech frame of a record."""
+        answers = np.zeros((len(record["emotion"][::STRIDE]), self.num_labels), np.float32)
+        answers[:, self.forest.classes_] = self.forest.predict_proba(self.features(record)[: len(answers)])
+        nearest = np.round(np.arange(len(record["emotion"])) / STRIDE).astype(int)
+        return answers[np.minimum(nearest, len(answers) - 1)]

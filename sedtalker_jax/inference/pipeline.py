@@ -1,0 +1,240 @@
+"""A trained model in the user's hands: speech to emotion track, and on to an animated face."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from sedtalker_jax import axes
+from sedtalker_jax.axes import TrianglesArray, VertexSequence, WaveformArray
+from sedtalker_jax.data.face_codec import FaceCodec
+from sedtalker_jax.emotion import EmotionTrack
+from sedtalker_jax.errors import UserError
+from sedtalker_jax.face.template import FaceTemplate, load_template
+from sedtalker_jax.inference.windows import Window, split, stitch
+from sedtalker_jax.models.sedtalker import SEDTalkerModel
+from sedtalker_jax.training.checkpoint import load_params, read_meta
+from sedtalker_jax.training.experiment import model_config
+
+_PAD_TO_S = 1.0
+"""Windows are padded to multiples of this many seconds, so that few shapes are compiled."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Animation:
+    """A moving face.
+
+    Attributes:
+      vertices: float32 [F, V, 3] in metres.
+      faces: int [M, 3] triangles.
+      fps: frames per second.
+      template: the face at rest.
+      track: the emotion track that drove it.
+    """
+
+    vertices: VertexSequence
+    faces: TrianglesArray
+    fps: float
+    template: FaceTemplate
+    track: EmotionTrack
+
+
+class SEDTalker:
+    """Diarizer and animator of one checkpoint.
+
+    Example:
+      model = SEDTalker.load("runs/demo")
+      track = model.diarize(waveform)
+      animation = model.animate(waveform, track)
+    """
+
+    def __init__(self, model: SEDTalkerModel, params, codec: FaceCodec, meta: dict, temperature: float = 1.0):
+        self.model, self.params, self.codec, self.meta, self.temperature = model, params, codec, meta, temperature
+        self.labels = model.config.diarizer.labels
+        self.fps = float(meta["fps"])
+        # Twice the length that training saw: long enough for context, short enough to stay near what was learned.
+        self.window_s = 2.0 * float(meta["config"]["pipeline"]["max_seconds"])
+        self.overlap_s = self.window_s / 4
+
+    @classmethod
+    def load(cls, checkpoint_dir: str | os.PathLike) -> SEDTalker:
+        """Reads the newest checkpoint of a train.py workdir.
+
+        Raises:
+          UserError: no finished checkpoint there, or a file of it is missing or damaged.
+        """
+        directory = pathlib.Path(checkpoint_dir)
+        meta, step = read_meta(directory)
+        model = SEDTalkerModel(model_config(meta["model"], meta["codec_sizes"]))
+        codec = FaceCodec.load(directory)
+        calibration = directory / "calibration.json"
+        temperature = json.loads(calibration.read_text())["temperature"] if calibration.exists() else 1.0
+        params = jax.tree.map(jnp.asarray, load_params(directory, step=step))
+        return cls(model, params, codec, meta, temperature)
+
+    def diarize(self, waveform: WaveformArray) -> EmotionTrack:
+        """Emotion category probabilities and intensity for every 20 ms frame.
+
+        Args:
+          waveform: float [S] at 16 kHz, at least 400 samples; any length (long ones are read in overlapping windows).
+
+        Raises:
+          UserError: the waveform is too short.
+        """
+        waveform = self._checked(waveform)
+        windows = split(len(waveform), self.window_s, self.overlap_s, self.fps)
+        logits, intensity = [], []
+        for window in windows:
+            padded, length = self._window(waveform, window)
+            result = jax.device_get(self._diarize(self.params, padded, length))
+            frames = axes.num_speech_frames(window.stop - window.start)
+            logits.append(result[0][0, :frames])
+            intensity.append(result[1][0, :frames])
+        total = axes.num_speech_frames(len(waveform))
+        starts = [window.start // axes.FRAME_HOP for window in windows]
+        whole = stitch(logits, starts, total).astype(np.float64) / self.temperature
+        whole = np.exp(whole - whole.max(axis=1, keepdims=True))
+        return EmotionTrack(
+            labels=self.labels,
+            probabilities=(whole / whole.sum(axis=1, keepdims=True)).astype(np.float32),
+            intensity=np.clip(stitch(intensity, starts, total), 0.0, 1.0),
+            duration=len(waveform) / axes.SAMPLE_RATE,
+        )
+
+    def animate(
+        self,
+        waveform: WaveformArray,
+        track: EmotionTrack | None = None,
+        *,
+        template: FaceTemplate | str | os.PathLike | None = None,
+        use_residual: bool = True,
+    ) -> Animation:
+        """A face that says the waveform with the emotion of the track.
+
+        Args:
+          waveform: float [S] at 16 kHz.
+          track: what the face feels; None = what `diarize` hears. A user's track moves the category and its strength; the
+            residual style comes from the voice in either case.
+          template: a FaceTemplate of the topology that the model was trained on, the path of a mesh file, the name of one of
+            the model's own templates, or None for the model's first one.
+          use_residual: False leaves out the style residual of the voice.
+
+        Raises:
+          UserError: the template's topology is another one, the track has emotions without a face, too short a waveform.
+        """
+        waveform = self._checked(waveform)
+        face = self.template(template)
+        track = self.diarize(waveform) if track is None else track
+        driven = track.with_labels(self.labels) if track.labels != self.labels else track
+        times = np.arange(axes.num_animation_frames(len(waveform), self.fps)) / self.fps
+        activations = driven.at_times(times, sharpness=self.model.config.sharpness).activation
+        coefficients = self.motion(waveform, activations, face, use_residual=use_residual)
+        return Animation(
+            vertices=self.codec.vertices(face.vertices, coefficients),
+            faces=self.codec.space.faces,
+            fps=self.fps,
+            template=face,
+            track=track,
+        )
+
+    def motion(
+        self,
+        waveform: WaveformArray,
+        activations: Float[np.ndarray, "F K-1"],
+        face: FaceTemplate,
+        *,
+        use_residual: bool = True,
+    ) -> Float[np.ndarray, "F R"]:
+        """Normalised motion coefficients for given emotion strengths at the animation frames.
+
+        Args:
+          waveform: float [S] at 16 kHz.
+          activations: [F, K-1], F = num_animation_frames(S, fps).
+          face: template of the model's topology.
+          use_residual: whether the voice's style residual joins the condition.
+        """
+        F = axes.num_animation_frames(len(waveform), self.fps)
+        code = jnp.asarray(self.codec.template_code(face.vertices))[None]
+        windows = split(len(waveform), self.window_s, self.overlap_s, self.fps)
+        pieces, starts = [], []
+        for window in windows:
+            padded, length = self._window(waveform, window)
+            first = int(round(window.start / axes.SAMPLE_RATE * self.fps))
+            frames = axes.num_animation_frames(window.stop - window.start, self.fps)
+            room = axes.num_animation_frames(padded.shape[1], self.fps)
+            condition = np.zeros((1, room, activations.shape[1]), np.float32)
+            part = activations[first : first + frames]
+            condition[0, : len(part)] = part
+            motion = self._animate(self.params, padded, length, condition, code, jnp.array([frames]), use_residual)
+            pieces.append(np.asarray(jax.device_get(motion))[0, :frames])
+            starts.append(first)
+        return stitch(pieces, starts, F)
+
+    def templates(self) -> tuple[str, ...]:
+        """Names of the templates that the model carries."""
+        return tuple(self.codec.space.template_names)
+
+    def _checked(self, waveform) -> np.ndarray:
+        waveform = np.asarray(waveform, np.float32)
+        if waveform.ndim != 1 or len(waveform) < axes.FRAME_WINDOW:
+            raise UserError(
+                f"the waveform has shape {waveform.shape}; expected one channel of at least {axes.FRAME_WINDOW} samples "
+                f"({axes.FRAME_WINDOW / axes.SAMPLE_RATE:.3f} s at 16 kHz)"
+            )
+        return waveform
+
+    def _window(self, waveform: np.ndarray, window: Window) -> tuple[jax.Array, jax.Array]:
+        piece = waveform[window.start : window.stop]
+        unit = int(_PAD_TO_S * axes.SAMPLE_RATE)
+        padded = np.zeros((1, -(-len(piece) // unit) * unit), np.float32)
+        padded[0, : len(piece)] = piece
+        return jnp.asarray(padded), jnp.array([len(piece)], jnp.int32)
+
+    def template(self, template: FaceTemplate | str | os.PathLike | None) -> FaceTemplate:
+        """The face to animate; see `animate` for what may be given.
+
+        Raises:
+          UserError: unreadable file, or another topology than the model's.
+        """
+        space = self.codec.space
+        if template is None or (isinstance(template, str) and template in space.template_names):
+            return space.template(space.template_names[0] if template is None else template)
+        if not isinstance(template, FaceTemplate):
+            template = load_template(template)
+        space.check(template)
+        return template
+
+    @functools.cached_property
+    def _diarize(self):
+        def run(params, waveforms, lengths):
+            def method(model):
+                emotion = model.diarize(model.encode(waveforms, lengths))
+                return emotion.logits, emotion.intensity, emotion.embedding
+
+            return self.model.apply({"params": params}, method=method)
+
+        return jax.jit(run)
+
+    @functools.cached_property
+    def _animate(self):
+        def run(params, waveforms, lengths, activations, code, num_frames, use_residual):
+            def method(model):
+                speech = model.encode(waveforms, lengths)
+                residual = model.residual(model.diarize(speech)) if use_residual else None
+                mask = jnp.arange(activations.shape[1])[None, :] < num_frames[:, None]
+                fps = jnp.full(lengths.shape, self.fps, jnp.float32)
+                return model.animate(speech, activations, residual, code, fps, mask)
+
+            return self.model.apply({"params": params}, method=method)
+
+        return jax.jit(run, static_argnums=6)
+
+

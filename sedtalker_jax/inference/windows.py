@@ -1,0 +1,69 @@
+"""Long audio as overlapping windows, and their results stitched together again."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from sedtalker_jax import axes
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """Samples [start, stop) of a recording; the first and last `margin` samples overlap its neighbours."""
+
+    start: int
+    stop: int
+
+
+def split(num_samples: int, window_s: float, overlap_s: float, fps: float) -> list[Window]:
+    """Windows that cover a recording, each of at most `window_s` seconds, neighbours sharing `overlap_s`.
+
+    A recording that fits into one window is one window. Starts lie where speech frames and animation frames coincide, so that
+    the grids of all windows are parts of one grid.
+
+    Args:
+      num_samples: length of the recording at 16 kHz.
+      window_s, overlap_s: seconds; the overlap must be less than half of the window.
+      fps: animation frames per second.
+    """
+    window = int(window_s * axes.SAMPLE_RATE)
+    if num_samples <= window:
+        return [Window(0, num_samples)]
+    unit = axes.SAMPLE_RATE // math.gcd(int(fps), int(axes.FRAME_RATE)) if float(fps).is_integer() else axes.SAMPLE_RATE
+    hop = max(unit, int((window_s - overlap_s) * axes.SAMPLE_RATE) // unit * unit)
+    starts = list(range(0, num_samples - window + hop, hop))
+    return [Window(start, min(start + window, num_samples)) for start in starts]
+
+
+def stitch(
+    pieces: Sequence[Float[np.ndarray, "L *c"]], starts: Sequence[int], total: int
+) -> Float[np.ndarray, "total *c"]:
+    """One sequence from overlapping pieces, cross-faded linearly where they overlap.
+
+    Args:
+      pieces: results of the windows, first axis time.
+      starts: index of each piece's first frame in the whole.
+      total: frames in the whole; every one must be covered.
+    """
+    if len(pieces) == 1:
+        return np.asarray(pieces[0][:total])
+    shape = (total, *pieces[0].shape[1:])
+    result, weight = np.zeros(shape, np.float64), np.zeros((total,) + (1,) * (len(shape) - 1))
+    for i, (piece, start) in enumerate(zip(pieces, starts, strict=True)):
+        length = min(len(piece), total - start)
+        ramp = np.ones(length)
+        if i > 0:
+            overlap = min(length, max(1, starts[i - 1] + len(pieces[i - 1]) - start))
+            ramp[:overlap] *= (np.arange(overlap) + 1) / (overlap + 1)
+        if i + 1 < len(pieces):
+            overlap = min(length, max(1, start + length - starts[i + 1]))
+            ramp[length - overlap :] *= (np.arange(overlap, 0, -1)) / (overlap + 1)
+        ramp = ramp.reshape(-1, *weight.shape[1:])
+        result[start : start + length] += np.asarray(piece[:length], np.float64) * ramp
+        weight[start : start + length] += ramp
+    return (result / np.maximum(weight, 1e-12)).astype(np.asarray(pieces[0]).dtype)
