@@ -3,6 +3,7 @@
 Plots live in `sedtalker_jax.evaluation.report`, apart, since matplotlib takes time to import.
 """
 
+from sedtalker_jax.evaluation.animation_evaluation import AnimationEvaluation, AnimationRegions
 from sedtalker_jax.evaluation.animation_metrics import (
     acceleration_error,
     best_sample_lip_error,
@@ -89,6 +90,8 @@ from sedtalker_jax.evaluation.table import ScoreRow, ScoreTable, format_score, w
 
 __all__ = [
     "BOUNDARY_TOLERANCES_S",
+    "AnimationEvaluation",
+    "AnimationRegions",
     "FLAME_LIP_POINTS",
     "BoundaryMatch",
     "EmotionClip",

@@ -331,7 +331,8 @@ def expression_coefficients(
     basis = _select(basis, vertices).reshape(len(basis), -1)
     orthonormal, triangular = np.linalg.qr(basis.T)
     projected = motion @ orthonormal
-    return np.stack([optimize.lsq_linear(triangular, row, bounds=(0.0, upper)).x for row in projected])
+    # The active-set method ends exactly on the bounds, where most weights of a face lie; the default one stays a little inside.
+    return np.stack([optimize.lsq_linear(triangular, row, bounds=(0.0, upper), method="bvls").x for row in projected])
 
 
 def expression_coefficient_error(

@@ -1,0 +1,312 @@
+"""Scores a test set of moving faces clip by clip, keeping only numbers, and gives a table with intervals over speakers."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from sedtalker_jax.errors import UserError
+from sedtalker_jax.evaluation import animation_metrics as metrics
+from sedtalker_jax.evaluation import lip_metrics
+from sedtalker_jax.evaluation.bootstrap import HierarchicalBootstrap
+from sedtalker_jax.evaluation.table import ScoreRow, ScoreTable
+
+TRUTH = "truth"
+"""Column for scores that the true motion has too, such as the share of its own p, b, m that close."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AnimationRegions:
+    """The sets of vertices that scores are taken over; their sizes are printed with every table.
+
+    Attributes:
+      name: of the region files or topology.
+      lips: for LVE and lip intensity.
+      emotional: for EVE: the eye region and the forehead.
+      upper_face: for FDD.
+      upper_lip, lower_lip: whose middles are the two points of the lip distance.
+      num_vertices: of the topology.
+    """
+
+    name: str
+    lips: Int[np.ndarray, " v"]
+    emotional: Int[np.ndarray, " v"]
+    upper_face: Int[np.ndarray, " v"]
+    upper_lip: Int[np.ndarray, " v"]
+    lower_lip: Int[np.ndarray, " v"]
+    num_vertices: int
+
+    @classmethod
+    def from_mapping(
+        cls,
+        name: str,
+        regions: Mapping[str, Int[np.ndarray, " v"]],
+        num_vertices: int,
+        *,
+        lips: Sequence[str] = ("lips",),
+        emotional: Sequence[str] = ("eye_region", "forehead"),
+        upper_face: Sequence[str] = ("upper_face",),
+        upper_lip: Sequence[str] = ("upper_lip",),
+        lower_lip: Sequence[str] = ("lower_lip",),
+    ) -> AnimationRegions:
+        """Takes each set as the union of named regions; nothing stands in for a region that is missing.
+
+        Raises:
+          UserError: a region is missing or empty, or reaches outside the mesh.
+        """
+
+        def union(wanted: Sequence[str]) -> np.ndarray:
+            missing = [region for region in wanted if region not in regions]
+            if missing:
+                raise UserError(f"{name}: no region {', '.join(missing)}; it has {', '.join(sorted(regions)) or 'none'}")
+            return np.unique(np.concatenate([np.asarray(regions[region], np.int64) for region in wanted]))
+
+        sets = [union(wanted) for wanted in (lips, emotional, upper_face, upper_lip, lower_lip)]
+        for indices in sets:
+            if not len(indices) or indices[0] < 0 or indices[-1] >= num_vertices:
+                raise UserError(f"{name}: a region is empty or reaches outside its mesh of {num_vertices} vertices")
+        return cls(name, *sets, num_vertices)
+
+    def describe(self) -> str:
+        """Name and sizes, for the note under a table."""
+        sizes = f"lips {len(self.lips)}, eyes and forehead {len(self.emotional)}, upper face {len(self.upper_face)}"
+        return f"regions {self.name}: {sizes} of {self.num_vertices} vertices"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Column:
+    """How one per-clip number is printed: unit, direction, decimals, and whether systems are compared on it."""
+
+    unit: str
+    higher_is_better: bool | None
+    digits: int = 3
+    compared: bool = False
+
+
+_COLUMNS: dict[str, _Column] = {
+    "lip_vertex_error_mm2": _Column("mm²", False, 3, True),
+    "lip_vertex_error_rooted_mm": _Column("mm", False, 3, True),
+    "lip_vertex_error_mean_mm": _Column("mm", False),
+    "lip_vertex_error_meshtalk_mm": _Column("mm", False),
+    "emotional_vertex_error_mm2": _Column("mm²", False, 3, True),
+    "mean_vertex_error_mm": _Column("mm", False, 3, True),
+    "upper_face_dynamics_deviation_mm2": _Column("mm²", None),
+    "upper_face_dynamics_deviation_absolute_mm2": _Column("mm²", False),
+    "velocity_error_mm_per_s": _Column("mm/s", False, 2, True),
+    "mean_jerk_ratio": _Column("prediction/truth", None),
+    "transition_jerk_ratio": _Column("prediction/truth", None),
+    "lip_distance_error_mm": _Column("mm", False),
+    "mean_temporal_misalignment_ms": _Column("ms", False, 1),
+    "envelope_correlation": _Column("", True),
+    "envelope_lag_frames": _Column("frames", None, 2),
+    "expression_coefficient_error": _Column("", False, 4, True),
+}
+
+
+class AnimationEvaluation:
+    """Collects per-clip scores of several systems; `add` one clip at a time, then ask for `table`.
+
+    Motion is forgotten after `add`, so a test set of any size fits.
+
+    Args:
+      regions: sets of vertices.
+      fps: animation frames per second of all clips.
+      systems: their names; the first is the system under test.
+      closed_distance_m: distance of the two lip points when the mouth is shut, subtracted to give the opening; by default
+        the template's, whose mouth is taken to be shut.
+      shapes: blendshapes [W, V, 3] for the expression-coefficient error, or None.
+      expression_columns: which weights belong to the expression; all by default.
+    """
+
+    def __init__(
+        self,
+        regions: AnimationRegions,
+        fps: float,
+        systems: Sequence[str],
+        *,
+        closed_distance_m: float | None = None,
+        shapes: Float[np.ndarray, "W V 3"] | None = None,
+        expression_columns: Int[np.ndarray, " w"] | None = None,
+    ):
+        if not systems or TRUTH in systems or len(set(systems)) != len(systems):
+            raise UserError(f"give at least one system, each once, none called '{TRUTH}': {', '.join(systems)}")
+        if fps <= 0:
+            raise UserError(f"fps must be positive, not {fps}")
+        self.regions, self.fps, self.systems = regions, float(fps), list(systems)
+        self.closed_distance_m, self.shapes, self.expression_columns = closed_distance_m, shapes, expression_columns
+        self.names: list[str] = []
+        self.speakers: list[str] = []
+        self.num_frames: list[int] = []
+        self.values: dict[str, list[dict[str, float]]] = {system: [] for system in systems}
+        self.closures: dict[str, list[tuple[int, int]]] = {system: [] for system in (TRUTH, *systems)}
+        self.loudness: list[float] = []
+        self.lip_movement: dict[str, list[float]] = {system: [] for system in (TRUTH, *systems)}
+
+    def add(
+        self,
+        name: str,
+        speaker: str,
+        target: Float[np.ndarray, "F V 3"],
+        template: Float[np.ndarray, "V 3"],
+        predictions: Mapping[str, Float[np.ndarray, "F V 3"]],
+        *,
+        phonemes: Sequence[Sequence] = (),
+        transitions: Sequence[float] = (),
+        waveform: Float[np.ndarray, " S"] | None = None,
+        sample_rate: float = 16_000,
+    ) -> None:
+        """Scores one clip of every system.
+
+        Args:
+          name, speaker: identify it; intervals are made over speakers.
+          target, predictions: vertex positions in metres; they may differ in length by one frame.
+          template: the neutral face in metres.
+          phonemes: (symbol, start_s, end_s), for the closures.
+          transitions: seconds at which the face's emotion changes, for the jerk there.
+          waveform: for the correlation of mouth opening with loudness.
+
+        Raises:
+          UserError: systems, topology or length that do not fit; the message names the clip.
+        """
+        if set(predictions) != set(self.systems):
+            raise UserError(f"clip {name}: predictions of {', '.join(predictions)}, expected {', '.join(self.systems)}")
+        if np.ndim(target) != 3 or np.shape(target)[1:] != (self.regions.num_vertices, 3):
+            raise UserError(f"clip {name}: {np.shape(target)} is no sequence of {self.regions.num_vertices} vertices")
+        frames = min([len(target), *(len(prediction) for prediction in predictions.values())])
+        true_distance = self._lip_distance(np.asarray(target)[:frames])
+        closed = self.closed_distance_m
+        if closed is None:
+            closed = float(self._lip_distance(np.asarray(template)[None])[0])
+        envelope = None if waveform is None else lip_metrics.speech_envelope(waveform, sample_rate, self.fps, frames)
+        self.names.append(name)
+        self.speakers.append(speaker)
+        self.num_frames.append(frames)
+        self.loudness.append(float("nan") if waveform is None else float(np.sqrt(np.mean(np.square(waveform)))))
+        self._add_mouth(TRUTH, np.asarray(target)[:frames], true_distance, closed, phonemes)
+        truth_weights = None if self.shapes is None else self._weights(np.asarray(target)[:frames], template)
+        for system in self.systems:
+            try:
+                prediction, truth = metrics.cut_to_shorter(np.asarray(predictions[system]), np.asarray(target))
+                prediction, truth = prediction[:frames], truth[:frames]
+                distance = self._lip_distance(prediction)
+                scores = self._scores(prediction, truth, template, transitions)
+            except UserError as error:
+                raise UserError(f"clip {name}, system {system}: {error}") from error
+            scores["lip_distance_error_mm"] = lip_metrics.lip_distance_error(distance, true_distance) * metrics.MILLIMETRES
+            shift = lip_metrics.mean_temporal_misalignment(distance, true_distance)
+            scores["mean_temporal_misalignment_ms"] = shift / self.fps * 1_000
+            if envelope is not None:
+                lag, correlation = lip_metrics.envelope_lag(distance, envelope)
+                scores["envelope_correlation"] = correlation
+                scores["envelope_lag_frames"] = float(lag) if np.isfinite(correlation) else float("nan")
+            if truth_weights is not None:
+                weights = self._weights(prediction, template)
+                scores["expression_coefficient_error"] = metrics.expression_coefficient_error(
+                    weights, truth_weights, self.expression_columns
+                )
+            self.values[system].append(scores)
+            self._add_mouth(system, prediction, distance, closed, phonemes)
+
+    def per_clip(self, metric: str, system: str) -> Float[np.ndarray, " clips"]:
+        """One number per clip, in the order of `names`; NaN where it was not defined."""
+        return np.array([scores.get(metric, np.nan) for scores in self.values[system]], np.float64)
+
+    def table(self, title: str = "Animation", *, num_resamples: int = 1_000, seed: int = 0) -> ScoreTable:
+        """All scores with 95% intervals: means over clips of equal weight, and LVE weighted by frames too.
+
+        Raises:
+          UserError: no clip was added.
+        """
+        bootstrap = self._bootstrap(num_resamples, seed)
+        rows = []
+        for metric, column in _COLUMNS.items():
+            numbers = {system: self.per_clip(metric, system) for system in self.systems}
+            if any(np.isfinite(values).any() for values in numbers.values()):
+                means = {system: bootstrap.mean(values) for system, values in numbers.items()}
+                rows.append(ScoreRow(metric, means, column.unit, column.higher_is_better, column.digits))
+        frames = np.asarray(self.num_frames, np.float64)
+        weighted = {s: bootstrap.mean(self.per_clip("lip_vertex_error_mm2", s), frames) for s in self.systems}
+        rows.insert(1, ScoreRow("lip_vertex_error_frame_weighted_mm2", weighted, "mm²", False))
+        columns = [*self.systems, TRUTH]
+        if np.sum([total for _, total in self.closures[TRUTH]]):
+            recalls = {system: bootstrap.interval(np.array(self.closures[system], np.float64)) for system in columns}
+            rows.append(ScoreRow("bilabial_closure_recall", recalls, "", True))
+        if np.isfinite(self.loudness).sum() >= 3:
+            correlations = {}
+            for system in columns:
+                correlations[system] = lip_metrics.speech_lip_intensity_correlation(
+                    np.array(self.loudness), np.array(self.lip_movement[system]), self.speakers
+                )
+            rows.append(ScoreRow("speech_lip_intensity_correlation", correlations, "", None))
+        note = (
+            f"{len(self.names)} clips of {bootstrap.num_speakers} speakers, {sum(self.num_frames)} frames at {self.fps:g} fps; "
+            f"{self.regions.describe()}; no alignment or scaling; "
+            f"95% intervals: {num_resamples} resamples of speakers, then clips."
+        )
+        return ScoreTable(title, columns, rows, note)
+
+    def differences(
+        self, title: str = "Animation", *, num_resamples: int = 1_000, seed: int = 0
+    ) -> ScoreTable:
+        """First system minus each other one, paired by clip, with 95% intervals.
+
+        Raises:
+          UserError: no clip was added, or there is no second system.
+        """
+        first, *others = self.systems
+        if not others:
+            raise UserError("a comparison needs at least two systems")
+        bootstrap = self._bootstrap(num_resamples, seed)
+        rows = []
+        for metric, column in _COLUMNS.items():
+            if column.compared and np.isfinite(self.per_clip(metric, first)).any():
+                own = self.per_clip(metric, first)
+                values = {s: bootstrap.paired_mean_difference(own, self.per_clip(metric, s)) for s in others}
+                rows.append(ScoreRow(metric, values, column.unit, column.higher_is_better, column.digits))
+        return ScoreTable(f"{title}: {first} minus ...", others, rows, "Paired by clip on the same draws.")
+
+    def _bootstrap(self, num_resamples: int, seed: int) -> HierarchicalBootstrap:
+        if not self.names:
+            raise UserError("no clips were scored")
+        return HierarchicalBootstrap(self.speakers, num_resamples, seed)
+
+    def _scores(self, prediction, truth, template, transitions) -> dict[str, float]:
+        regions, milli = self.regions, metrics.MILLIMETRES
+        lips = metrics.vertex_distances(prediction, truth, regions.lips) * milli
+        deviation = metrics.upper_face_dynamics_deviation(prediction, truth, template, regions.upper_face) * milli**2
+        jerk = metrics.mean_jerk_m_per_s3(truth, self.fps, regions.lips)
+        scores = {
+            "lip_vertex_error_mm2": float(np.square(lips.max(axis=1)).mean()),
+            "lip_vertex_error_rooted_mm": float(lips.max(axis=1).mean()),
+            "lip_vertex_error_mean_mm": float(lips.mean()),
+            "lip_vertex_error_meshtalk_mm": metrics.lip_vertex_error_meshtalk(prediction, truth, regions.lips) * milli,
+            "emotional_vertex_error_mm2": metrics.emotional_vertex_error(prediction, truth, regions.emotional) * milli**2,
+            "mean_vertex_error_mm": metrics.mean_vertex_error_mm(prediction, truth),
+            "upper_face_dynamics_deviation_mm2": deviation,
+            "upper_face_dynamics_deviation_absolute_mm2": abs(deviation),
+            "velocity_error_mm_per_s": metrics.velocity_error_mm_per_s(prediction, truth, self.fps),
+            "mean_jerk_ratio": metrics.mean_jerk_m_per_s3(prediction, self.fps, regions.lips) / jerk if jerk else np.nan,
+        }
+        if len(transitions):
+            scores["transition_jerk_ratio"] = metrics.transition_jerk_ratio(
+                prediction, truth, self.fps, transitions, vertices=regions.emotional
+            )
+        return scores
+
+    def _weights(self, motion, template) -> np.ndarray:
+        return metrics.expression_coefficients(np.asarray(motion, np.float64) - template, self.shapes)
+
+    def _lip_distance(self, motion: np.ndarray) -> np.ndarray:
+        return lip_metrics.lip_distance(motion, self.regions.upper_lip, self.regions.lower_lip)
+
+    def _add_mouth(
+        self, system: str, motion: np.ndarray, distance: np.ndarray, closed_distance: float, phonemes: Sequence[Sequence]
+    ) -> None:
+        # Each face is measured by its own median opening: a closure is a dip of this mouth, and a still face has none.
+        self.closures[system].append(
+            lip_metrics.bilabial_closures(distance, self.fps, phonemes, closed_distance=closed_distance)
+        )
+        self.lip_movement[system].append(lip_metrics.lip_movement_rms(motion, self.regions.lips) if len(motion) > 1 else np.nan)
