@@ -2,6 +2,7 @@
 
 from sedtalker_jax.emotion.decoding import DECODERS, commit, decode, learn_transition_cost, sharpen, total_variation
 from sedtalker_jax.emotion.formats import SEGMENT_SUFFIXES, Segment, read_segments, write_segments
+from sedtalker_jax.emotion.keyframes import KeyFrames
 from sedtalker_jax.emotion.labels import (
     ACTIVE,
     CANONICAL,
@@ -15,6 +16,7 @@ from sedtalker_jax.emotion.labels import (
     label_index,
     resolve_label,
 )
+from sedtalker_jax.emotion.shaping import EmotionKeys, Shaping, shape, strengths
 from sedtalker_jax.emotion.track import EmotionTrack, TrackSamples
 
 __all__ = [
@@ -27,8 +29,11 @@ __all__ = [
     "NEUTRAL",
     "PAPER",
     "SEGMENT_SUFFIXES",
+    "EmotionKeys",
     "EmotionTrack",
+    "KeyFrames",
     "Segment",
+    "Shaping",
     "TrackSamples",
     "colour",
     "colour_rgb",
@@ -38,7 +43,9 @@ __all__ = [
     "learn_transition_cost",
     "read_segments",
     "resolve_label",
+    "shape",
     "sharpen",
+    "strengths",
     "total_variation",
     "write_segments",
 ]
