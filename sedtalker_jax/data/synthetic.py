@@ -26,12 +26,13 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS
 _world = None  # of a worker process
 
 
-def _start_worker(rules: Rules, subset: str, face_space: str) -> None:
+def _start_worker(rules: Rules, subset: str, face_space: str | None) -> None:
     global _world
     from sedtalker_jax.data.world.clip import World
 
     _world = World(rules, subset)
-    _world.faces.load_space(face_space)
+    if face_space is not None:
+        _world.faces.load_space(face_space)
 
 
 def _build_clip(job: tuple[str, int]) -> tuple[bytes, dict[str, Any]]:
@@ -45,10 +46,15 @@ def _build_clip(job: tuple[str, int]) -> tuple[bytes, dict[str, Any]]:
     return records.encode_record(record), summary
 
 
-def _second_moment_of(job: int) -> Any:
-    from sedtalker_jax.data.world.clip import rig_second_moment
+def _sample_rig(job: tuple[int, int]) -> Any:
+    from sedtalker_jax.data.world.clip import sample_rig
 
-    return rig_second_moment(_world, job)
+    return sample_rig(_world, *job)
+
+
+def _fit_space(samples: list, path: str) -> None:
+    # In a worker, because linear algebra with another number of threads rounds otherwise.
+    _world.faces.fit_space(samples).save(path)
 
 
 def _shards(total: int, per_shard: int) -> list[range]:
@@ -100,8 +106,6 @@ def build(
     Raises:
       UserError: when `out` holds another world, or cannot be written.
     """
-    from sedtalker_jax.data.world.faces import FaceCast
-
     out = Path(out)
     if subset not in rules["subsets"]:
         raise UserError(f"{rules.path} has no subset {subset!r}; it has {', '.join(rules['subsets'])}")
@@ -120,10 +124,11 @@ def build(
     started = time.perf_counter()
     space_path = out / records.FACE_SPACE
     if not space_path.exists():
-        jobs = list(range(min(rules["face_space"]["fit_clips"], counts["train"])))
-        with _Pool(workers, rules, subset, "") as pool:
-            moments = list(_progress(pool.imap(_second_moment_of, jobs, chunksize=2), len(jobs), "face space", progress))
-        FaceCast(rules, subset).fit_space(moments).save(space_path)
+        table = rules["face_space"]
+        jobs = [(i, table["frames_per_clip"]) for i in range(min(table["fit_clips"], counts["train"]))]
+        with _Pool(workers, rules, subset, None) as pool:
+            samples = list(_progress(pool.imap(_sample_rig, jobs, chunksize=2), len(jobs), "face space", progress))
+            pool.apply(_fit_space, (samples, str(space_path)))
 
     splits: dict[str, Any] = {split: {"shards": []} for split in SPLITS}
     missing = [entry for entry in plan if not _sidecar(out, entry).exists()]

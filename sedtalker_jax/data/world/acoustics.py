@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.fft
+import scipy.ndimage
 import scipy.signal
 import soxr
 

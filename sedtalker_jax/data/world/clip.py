@@ -185,17 +185,29 @@ def encode_flac(waveform: np.ndarray) -> np.ndarray:
     return np.frombuffer(buffer.getvalue(), dtype=np.uint8)
 
 
+def articulate_clip(world: World, clip: SpokenClip) -> tuple[np.ndarray, np.ndarray]:
+    """The face of a clip: activation [F, K - 1] and rig weights [F, W], at the frames f / fps."""
+    rules, plan = world.rules, clip.plan
+    times = np.arange(num_animation_frames(len(clip.waveform), rules.fps)) / rules.fps
+    face_curve = clip.curve.face(rules, rules.generator("face", plan.split, plan.index))
+    activation = face_curve.activation(times)
+    return activation, world.faces.articulate(plan.split, plan.head, clip.phones, activation)
+
+
+def sample_rig(world: World, index: int, num_frames: int) -> tuple[int, np.ndarray]:
+    """(head, rig weights [num_frames, W]) of training clip `index`, evenly spread over it: what the face space is fitted to."""
+    plan = plan_clip(world, "train", index)
+    _, rig = articulate_clip(world, speak(world, plan, distort=False))
+    return plan.head, rig[np.linspace(0, len(rig) - 1, num_frames).astype(int)]
+
+
 def make_record(world: World, clip: SpokenClip) -> dict:
     """The record of a clip (its fields: sedtalker_jax.data.records)."""
     rules, plan = world.rules, clip.plan
     num_samples = len(clip.waveform)
     frame_times = speech_frame_times(num_speech_frames(num_samples))
     truth = frame_truth(rules, clip.curve, clip.words, frame_times, clip.duration_s)
-    num_frames = num_animation_frames(num_samples, rules.fps)
-    times = np.arange(num_frames) / rules.fps
-    face_curve = clip.curve.face(rules, rules.generator("face", plan.split, plan.index))
-    activation = face_curve.activation(times)
-    rig = world.faces.articulate(plan.split, plan.head, clip.phones, activation)
+    activation, rig = articulate_clip(world, clip)
     parameters = plan.delivery.parameters(clip.curve, frame_times)
     return {
         "id": plan.name,

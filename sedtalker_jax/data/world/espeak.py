@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -23,7 +24,7 @@ _SEMITONES_PER_RANGE_UNIT = 0.047
 
 @dataclass(frozen=True)
 class Phone:
-    """One phoneme as espeak names it: `symbol` without stress marks, `stress` 0 none, 1 secondary, 2 primary; seconds."""
+    """One phoneme as espeak names it: `symbol` without stress marks, `stress` 0 none, 1 primary, 2 secondary; seconds."""
 
     symbol: str
     start_s: float
@@ -91,7 +92,8 @@ class Espeak:
         if importlib.util.find_spec("espeakng_loader") is None:
             raise UserError("the built-in world speaks with espeak-ng: install it with `pip install -r requirements-world.txt`")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "sedtalker_jax.data.world.espeak_server"],
+            # By path and with -P: it needs nothing of this package, which need not be installed for it to start.
+            [sys.executable, "-P", str(Path(__file__).with_name("espeak_server.py"))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
@@ -135,11 +137,15 @@ class Espeak:
         return _speech(pcm.astype(np.float32) / 32768.0, header["sample_rate"], header["events"], positions)
 
 
+_SYMBOLS = {"IR": "3:"}  # the Scottish vowel of "bird", under the name that the face's phoneme table has
+_PALATAL = ";"  # a mark on the sound before it, no sound of its own
+
+
 def _split_stress(name: str) -> tuple[str, int]:
-    """("'aI", ...) -> ("aI", 2): espeak writes stress as leading ' (primary), , (secondary), % and = (none)."""
+    """"'aI" -> ("aI", 1): espeak writes stress as leading ' (primary), , (secondary), % and = (none)."""
     stress = 0
     while name and name[0] in "',%=":
-        stress = max(stress, {"'": 2, ",": 1}.get(name[0], 0))
+        stress = {"'": 1, ",": 2}.get(name[0], stress)
         name = name[1:]
     return name, stress
 
@@ -153,6 +159,9 @@ def _speech(waveform: np.ndarray, sample_rate: int, events: list[list], position
         if kind != 7:
             continue
         symbol, stress = _split_stress(name)
+        if symbol == _PALATAL:
+            continue
+        symbol = _SYMBOLS.get(symbol, symbol)
         # text_position counts from 1; a phoneme belongs to the last word that begins at or before it.
         word = int(np.searchsorted(starts, text_position - 1, side="right")) - 1
         silent = symbol == "" or symbol.startswith("_")

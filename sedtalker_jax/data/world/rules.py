@@ -24,7 +24,8 @@ _PACKAGE = Path(__file__).resolve().parents[2]
 _GENERATING = (
     "data/world/acoustics.py", "data/world/clip.py", "data/world/clock.py", "data/world/espeak.py",
     "data/world/espeak_server.py", "data/world/expression.py", "data/world/faces.py", "data/world/rules.py",
-    "data/world/text.py", "data/world/timeline.py", "face/head.py", "face/rig.py", "face/articulation.py",
+    "data/world/text.py", "data/world/timeline.py", "face/articulation.py", "face/blendshapes.py", "face/chart.py",
+    "face/head.py", "face/phonemes.py", "face/regions.py", "face/rig.py", "face/rules.py", "face/shape.py", "face/space.py",
 )  # fmt: skip
 
 
