@@ -1,0 +1,220 @@
+"""Pictures of faces: off-screen rendering with VTK (through pyvista). Works for any mesh; the built-in one comes in colour."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+from sedtalker_jax.errors import UserError
+from sedtalker_jax.face.chart import chart
+
+PLAIN = (214, 170, 145)
+BACKGROUND = (244, 244, 246)
+
+
+def _pyvista():
+    try:
+        import pyvista
+        from vtkmodules.vtkCommonCore import vtkLogger
+    except ImportError as error:
+        raise UserError(f"rendering needs pyvista ({error}); install requirements.txt, or write vertices (.npy) instead") from None
+    # Without a display VTK tries X11 first and warns about it before it takes EGL: the warning says nothing to act on.
+    if not os.environ.get("DISPLAY"):
+        vtkLogger.SetStderrVerbosity(vtkLogger.VERBOSITY_ERROR)
+    return pyvista
+
+
+class VertexNormals:
+    """Area-weighted vertex normals of a fixed mesh."""
+
+    def __init__(self, faces: np.ndarray, num_vertices: int):
+        self.faces = np.asarray(faces, np.int64)
+        count = len(self.faces)
+        self.gather = csr_matrix(
+            (np.ones(3 * count, np.float32), (self.faces.ravel(), np.repeat(np.arange(count), 3))), shape=(num_vertices, count)
+        )
+
+    def __call__(self, vertices: np.ndarray) -> np.ndarray:
+        """vertices [V, 3] -> unit normals [V, 3] float32."""
+        a, b, c = vertices[self.faces[:, 0]], vertices[self.faces[:, 1]], vertices[self.faces[:, 2]]
+        u, v = b - a, c - a
+        cross = np.empty_like(u)
+        cross[:, 0] = u[:, 1] * v[:, 2] - u[:, 2] * v[:, 1]
+        cross[:, 1] = u[:, 2] * v[:, 0] - u[:, 0] * v[:, 2]
+        cross[:, 2] = u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]
+        out = self.gather @ cross
+        return out / np.maximum(np.sqrt((out**2).sum(1, keepdims=True)), 1e-20)
+
+
+class FaceRenderer:
+    """An off-screen view of one mesh whose vertices move.
+
+    faces: [M, 3]; vertices: a first pose [V, 3] in metres, which the camera frames; size: (width, height) or one number;
+    colours: uint8 [V, 3] sRGB, None for the built-in topology's own or plain skin; yaw, pitch: degrees the camera stands to the
+    subject's left and above.
+
+    Raises:
+      UserError: when rendering is not possible here, or the mesh has no triangles.
+    """
+
+    def __init__(
+        self,
+        vertices: np.ndarray,
+        faces: np.ndarray,
+        size: int | tuple[int, int] = 512,
+        *,
+        colours: np.ndarray | None = None,
+        background: Sequence[int] = BACKGROUND,
+        yaw: float = 0.0,
+        pitch: float = 0.0,
+    ):
+        vertices = np.asarray(vertices, np.float32)
+        faces = np.asarray(faces)
+        if len(faces) == 0:
+            raise UserError("this template has no triangles, so it cannot be drawn; use one with faces (.ply, .obj, .npz)")
+        pyvista = _pyvista()
+        width, height = (size, size) if isinstance(size, int) else size
+        if colours is None:
+            colours = default_colours(len(vertices), faces)
+        self.normals = VertexNormals(faces, len(vertices))
+        self.mesh = pyvista.PolyData(vertices.copy(), np.insert(faces, 0, 3, axis=1).ravel())
+        self.mesh.point_data["Normals"] = self.normals(vertices)
+        self.mesh.point_data.active_normals_name = "Normals"
+        self.mesh.point_data["colour"] = np.ascontiguousarray(colours, np.uint8)
+        try:
+            self.plotter = pyvista.Plotter(off_screen=True, window_size=(width, height), lighting="none")
+            self.plotter.set_background([int(c) for c in background])
+            self.plotter.add_mesh(
+                self.mesh, scalars="colour", rgb=True, smooth_shading=True, show_scalar_bar=False,
+                ambient=0.22, diffuse=0.86, specular=0.16, specular_power=18,
+            )  # fmt: skip
+            self._frame(vertices, yaw, pitch, width / height)
+            for place, strength in (((-0.5, 0.65, 1.0), 0.62), ((0.9, 0.15, 0.75), 0.34), ((0.0, 0.9, -0.7), 0.25)):
+                turned = _turn(np.array(place), yaw, 0.0)
+                light = pyvista.Light(position=tuple(turned), focal_point=(0, 0, 0), intensity=strength)
+                light.positional = False
+                self.plotter.add_light(light)
+            self.plotter.show(auto_close=False, interactive=False)
+        except UserError:
+            raise
+        except Exception as error:
+            text = " ".join(str(error).split())[:160]
+            raise UserError(f"rendering is not possible on this machine ({text}); write vertices (.npy) instead") from None
+
+    def _frame(self, vertices: np.ndarray, yaw: float, pitch: float, aspect: float) -> None:
+        low, high = vertices.min(0), vertices.max(0)
+        centre, extent = 0.5 * (low + high), high - low
+        # A head mesh may end in a long neck: frame from the crown down to at most 1.25 widths.
+        view_angle = 24.0
+        tall = max(extent[1], 0.9 * extent[0] / max(aspect, 1e-3)) * 1.06
+        distance = 0.5 * tall / np.tan(np.radians(view_angle / 2)) + 0.5 * extent[2]
+        direction = _turn(np.array([0.0, 0.0, 1.0]), yaw, pitch)
+        camera = self.plotter.camera
+        camera.focal_point = tuple(centre)
+        camera.position = tuple(centre + distance * direction)
+        camera.up = (0.0, 1.0, 0.0)
+        camera.view_angle = view_angle
+        self.plotter.renderer.ResetCameraClippingRange()
+
+    def render(self, vertices: np.ndarray) -> np.ndarray:
+        """Picture of a pose, vertices [V, 3] -> uint8 [H, W, 3]."""
+        vertices = np.asarray(vertices, np.float32)
+        self.mesh.points[:] = vertices
+        self.mesh.point_data["Normals"][:] = self.normals(vertices)
+        self.mesh.GetPoints().Modified()
+        self.mesh.GetPointData().GetNormals().Modified()
+        self.plotter.renderer.ResetCameraClippingRange()
+        self.plotter.render()
+        return np.ascontiguousarray(self.plotter.image[..., :3])
+
+    def close(self) -> None:
+        self.plotter.close()
+
+    def __enter__(self) -> FaceRenderer:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+
+def _turn(direction: np.ndarray, yaw: float, pitch: float) -> np.ndarray:
+    """A direction in front of the face turned to the subject's left by yaw and up by pitch, in degrees."""
+    y, p = np.radians(yaw), np.radians(pitch)
+    x, up, z = direction
+    up, z = up * np.cos(p) + z * np.sin(p), z * np.cos(p) - up * np.sin(p)
+    return np.array([x * np.cos(y) + z * np.sin(y), up, z * np.cos(y) - x * np.sin(y)])
+
+
+def default_colours(num_vertices: int, faces: np.ndarray) -> np.ndarray:
+    """Colours for a mesh: the built-in topology's own, otherwise plain skin; uint8 [V, 3]."""
+    built_in = chart()
+    if num_vertices == built_in.num_vertices and np.array_equal(faces, built_in.faces):
+        from sedtalker_jax.face.colours import head_colours
+
+        return head_colours()
+    return np.tile(np.array(PLAIN, np.uint8), (num_vertices, 1))
+
+
+def render_frame(
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    size: int | tuple[int, int] = 512,
+    *,
+    colours: np.ndarray | None = None,
+    background: Sequence[int] = BACKGROUND,
+    yaw: float = 0.0,
+    pitch: float = 0.0,
+) -> np.ndarray:
+    """One picture of a face: vertices [V, 3] metres, faces [M, 3] -> uint8 [H, W, 3]. See FaceRenderer for the rest.
+
+    Raises:
+      UserError: when rendering is not possible here.
+    """
+    with FaceRenderer(vertices, faces, size, colours=colours, background=background, yaw=yaw, pitch=pitch) as renderer:
+        return renderer.render(vertices)
+
+
+def render_sheet(
+    rows: Sequence[Sequence[np.ndarray]],
+    faces: np.ndarray,
+    size: int | tuple[int, int] = 192,
+    *,
+    colours: Sequence[np.ndarray | None] | None = None,
+    row_labels: Sequence[str] = (),
+    column_labels: Sequence[str] = (),
+    yaw: float = 0.0,
+    pitch: float = 0.0,
+) -> np.ndarray:
+    """A contact sheet: rows of poses [V, 3] -> uint8 [height, width, 3]. colours: one entry per row.
+
+    Raises:
+      UserError: when rendering is not possible here.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    width, height = (size, size) if isinstance(size, int) else size
+    top = 26 if column_labels else 0
+    left = 92 if row_labels else 0
+    columns = max(len(row) for row in rows)
+    sheet = Image.new("RGB", (left + columns * width, top + len(rows) * height), tuple(BACKGROUND))
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
+    for k, label in enumerate(column_labels):
+        draw.text((left + (k + 0.5) * width, top / 2), label, fill=(40, 40, 40), font=font, anchor="mm")
+    for r, row in enumerate(rows):
+        if r < len(row_labels):
+            draw.text((left / 2, top + (r + 0.5) * height), row_labels[r], fill=(40, 40, 40), font=font, anchor="mm")
+        row_colours = colours[r] if colours is not None else None
+        with FaceRenderer(row[0], faces, (width, height), colours=row_colours, yaw=yaw, pitch=pitch) as renderer:
+            for k, vertices in enumerate(row):
+                sheet.paste(Image.fromarray(renderer.render(vertices)), (left + k * width, top + r * height))
+    return np.asarray(sheet)
+
+
+def write_video(*args, **kwargs) -> None:
+    """See face.video.write_video, which this calls."""
+    from sedtalker_jax.face.video import write_video as write
+
+    write(*args, **kwargs)

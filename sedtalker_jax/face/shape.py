@@ -1,0 +1,556 @@
+"""Positions of the built-in head's vertices from identity parameters: a lofted head with features sculpted onto it.
+
+The skin starts as a loft: planar loops whose front point, side point and back point follow the profile tables below (mean
+adult proportions, in millimetres). Nose, lips, sockets, brow ridge, cheekbones and chin are added as smooth bumps at fixed
+places of the chart, so that a vertex means the same on every head; identity parameters scale tables and bumps and warp the
+result. The tables were written for this project.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import lru_cache
+
+import numpy as np
+from scipy.interpolate import PchipInterpolator
+
+from sedtalker_jax.face.chart import (
+    BROW_SHAPE,
+    EAR_RINGS,
+    EAR_SECTORS,
+    EYE_INNER,
+    EYE_OUTER,
+    EYE_ROW,
+    EYEBALL_RINGS,
+    EYEBALL_SECTORS,
+    LIP_ROWS,
+    MOUTH_CORNER,
+    MOUTH_ROW,
+    PARTS,
+    ROW_Y,
+    TEETH_SHAPE,
+    TONGUE_SHAPE,
+    chart,
+)
+
+# front y, front z, squareness of the front, side y, half width, side z, back y, back z
+_LOFT = np.array([
+    [115.0, -8.0, 2.00, 115.0, 0.0, -8.0, 115.0, -8.0],
+    [112.0, 26.0, 2.00, 112.0, 31.0, -8.0, 112.0, -42.0],
+    [104.0, 51.0, 2.00, 104.0, 50.0, -9.0, 104.0, -63.0],
+    [92.0, 69.0, 2.05, 92.0, 63.0, -9.0, 92.0, -79.0],
+    [78.0, 81.0, 2.15, 78.0, 70.5, -9.0, 78.0, -89.0],
+    [62.0, 88.5, 2.30, 62.0, 74.5, -8.0, 62.0, -96.0],
+    [45.0, 92.5, 2.45, 45.0, 76.5, -6.0, 45.0, -99.0],
+    [30.0, 94.0, 2.55, 30.0, 76.0, -4.0, 30.0, -99.0],
+    [20.0, 94.5, 2.55, 20.0, 75.0, -2.0, 20.0, -98.0],
+    [0.0, 89.0, 2.45, 0.0, 73.5, 0.0, 0.0, -95.0],
+    [-20.0, 87.0, 2.35, -17.0, 71.5, 0.0, -17.0, -88.0],
+    [-45.0, 89.0, 2.20, -33.0, 68.5, 0.0, -34.0, -79.0],
+    [-68.0, 88.5, 2.05, -47.0, 65.0, 0.0, -50.0, -70.0],
+    [-85.0, 87.0, 1.95, -57.0, 62.0, -1.0, -62.0, -64.0],
+    [-100.0, 86.5, 1.88, -66.0, 59.5, -2.0, -74.0, -60.0],
+    [-108.0, 84.0, 1.85, -71.0, 58.0, -3.0, -80.0, -59.0],
+    [-113.0, 78.0, 1.85, -76.0, 56.5, -5.0, -84.0, -58.0],
+    [-116.5, 68.0, 1.90, -81.0, 55.0, -8.0, -88.0, -58.0],
+    [-119.0, 56.0, 2.00, -86.0, 54.0, -11.0, -93.0, -58.0],
+    [-122.0, 46.0, 2.00, -93.0, 53.5, -14.0, -100.0, -58.0],
+    [-128.0, 40.0, 2.00, -104.0, 53.5, -14.0, -110.0, -58.0],
+    [-145.0, 40.0, 2.00, -130.0, 54.5, -13.0, -135.0, -59.0],
+    [-172.0, 45.0, 2.00, -165.0, 60.0, -12.0, -168.0, -62.0],
+])  # fmt: skip
+
+MOUTH_Y, MOUTH_HALF_WIDTH = -68.5, 25.0
+EYE_X, EYE_Z, EYEBALL_RADIUS = 31.5, 66.0, 13.2
+JAW_HINGE = np.array([0.0, -14.0, 4.0])
+LID_OPEN_UPPER, LID_OPEN_LOWER = 5.6, 4.6
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What makes a head this head and no other. Every number is in standard deviations, 0 is the mean head."""
+
+    face_width: float = 0.0
+    face_length: float = 0.0
+    head_depth: float = 0.0
+    cranium_height: float = 0.0
+    forehead_slope: float = 0.0
+    brow_ridge: float = 0.0
+    brow_height: float = 0.0
+    brow_thickness: float = 0.0
+    brow_tilt: float = 0.0
+    eye_distance: float = 0.0
+    eye_size: float = 0.0
+    eye_tilt: float = 0.0
+    eye_depth: float = 0.0
+    nose_length: float = 0.0
+    nose_width: float = 0.0
+    nose_height: float = 0.0
+    nose_tip_up: float = 0.0
+    nose_bridge: float = 0.0
+    cheekbones: float = 0.0
+    cheek_fullness: float = 0.0
+    mouth_width: float = 0.0
+    upper_lip: float = 0.0
+    lower_lip: float = 0.0
+    mouth_protrusion: float = 0.0
+    jaw_width: float = 0.0
+    chin_height: float = 0.0
+    chin_protrusion: float = 0.0
+    chin_width: float = 0.0
+    neck_width: float = 0.0
+    ear_size: float = 0.0
+    ear_angle: float = 0.0
+    hair_volume: float = 0.0
+    asymmetry: float = 0.0
+
+    @staticmethod
+    def random(generator: np.random.Generator, spread: float = 1.0, limit: float = 2.2) -> Identity:
+        """Independent normal draws times `spread`, clipped to +-limit."""
+        draw = np.clip(generator.standard_normal(len(fields(Identity))), -limit, limit) * spread
+        return Identity(*(float(value) for value in draw))
+
+
+def bump(x: np.ndarray, y: np.ndarray, cx: float, cy: float, sx: float, sy: float) -> np.ndarray:
+    """Gaussian bump exp(-((x-cx)/sx)^2 - ((y-cy)/sy)^2)."""
+    return np.exp(-(((x - cx) / sx) ** 2) - ((y - cy) / sy) ** 2)
+
+
+def smoothstep(x: np.ndarray, low: float, high: float) -> np.ndarray:
+    """0 below `low`, 1 above `high`, a cubic between; `low` may be the greater, then it falls."""
+    t = np.clip((x - low) / (high - low), 0.0, 1.0)
+    return t * t * (3.0 - 2.0 * t)
+
+
+def _smooth_max(a: np.ndarray, b: np.ndarray, width: float) -> np.ndarray:
+    return 0.5 * (a + b + np.sqrt((a - b) ** 2 + width * width))
+
+
+@lru_cache(maxsize=1)
+def _loft_tables() -> np.ndarray:
+    """The profile tables at every row of the grid, [rows, 8]."""
+    order = _LOFT[::-1]
+    return PchipInterpolator(order[:, 0], order)(np.array(ROW_Y))
+
+
+@lru_cache(maxsize=1)
+def grid_coordinates() -> tuple[np.ndarray, np.ndarray]:
+    """Chart coordinates (x, y) of every vertex in millimetres of the mean head, before lips and lids part: [V], [V].
+
+    For skin they are the mean position seen from the front; features and expressions are functions of them. Vertices off the
+    skin take the coordinates of the place they hang on.
+    """
+    c = chart()
+    position, flat_y = _loft(Identity())
+    x, y = position[:, 0].copy(), position[:, 1].copy()
+    del flat_y
+    n_mouth = len(c.mouth_upper)
+    for ring in c.blocks["mouth_rings"]:
+        x[ring], y[ring] = x[c.mouth_loop], y[c.mouth_loop]
+    x[c.blocks["throat"]], y[c.blocks["throat"]] = 0.0, y[c.mouth_loop[n_mouth // 2]]
+    for k, side in enumerate(("left", "right")):
+        rim = c.blocks[f"lid_rim_{side}"]
+        x[rim], y[rim] = x[c.eye_loops[k]], y[c.eye_loops[k]]
+        sign = 1.0 if side == "left" else -1.0
+        x[c.blocks[f"eyeball_{side}"]], y[c.blocks[f"eyeball_{side}"]] = sign * EYE_X, 0.0
+        ear = c.blocks[f"ear_{side}"]
+        x[ear], y[ear] = sign * 73.5, 0.0
+        bx, by = _brow_chart(sign)
+        x[c.blocks[f"brow_{side}"]], y[c.blocks[f"brow_{side}"]] = bx, by
+    for name in ("teeth_upper", "teeth_lower", "tongue"):
+        x[c.blocks[name]], y[c.blocks[name]] = 0.0, MOUTH_Y
+    return x, y
+
+
+def _brow_chart(sign: float) -> tuple[np.ndarray, np.ndarray]:
+    """Chart coordinates of a brow's vertices, [3, 15] each: an arch that tapers outwards."""
+    s = np.linspace(0.0, 1.0, BROW_SHAPE[0])[None]
+    across = np.linspace(1.0, -1.0, BROW_SHAPE[1])[:, None]
+    half = 3.3 * (1.0 - 0.75 * s**1.6) * smoothstep(s, -0.12, 0.14)
+    x = 12.5 + 40.0 * s - 2.0 * s * s
+    y = 16.3 + 6.4 * np.sin(np.pi * np.clip(s * 0.92, 0, 1)) ** 0.9 * (0.35 + 0.75 * s) - 3.6 * s**3 + across * half
+    return sign * x, y + 0.0 * x
+
+
+def _loft(identity: Identity) -> tuple[np.ndarray, np.ndarray]:
+    """Skin without features, [V, 3] mm (zeros off the skin), and each row's half width at its vertices, [V]."""
+    c, p = chart(), identity
+    table = _loft_tables().copy()
+    y_front = table[:, 0].copy()
+    jaw = smoothstep(y_front, -35.0, -100.0) * smoothstep(y_front, -150.0, -122.0)
+    face = smoothstep(y_front, 40.0, 0.0) * smoothstep(y_front, -125.0, -90.0)
+    neck = smoothstep(y_front, -112.0, -128.0)
+    table[:, 4] *= 1.0 + 0.035 * p.face_width + jaw * 0.055 * p.jaw_width + 0.03 * p.cheek_fullness * face + neck * (
+        0.06 * p.neck_width + 0.02 * p.jaw_width)
+    table[:, 2] += jaw * (0.07 * p.chin_width + 0.05 * p.jaw_width)
+    crown = smoothstep(y_front, 25.0, 110.0)
+    table[:, 1] += -crown * 3.0 * p.forehead_slope * smoothstep(y_front, 110.0, 70.0) * 1.6
+    table[:, [1, 7]] *= 1.0 + 0.02 * p.head_depth
+    table[:, 1] += neck * 1.5 * p.neck_width
+    azimuth = c.azimuth
+    sine, cosine = np.sin(azimuth), np.cos(azimuth)
+    n = table[:, 2:3]
+    front = cosine > -1e-9
+    forward = np.where(front, np.maximum(1.0 - np.abs(sine)[None] ** n, 0.0) ** (1.0 / n), cosine[None])
+    end_y = np.where(front[None], table[:, 0:1], table[:, 6:7])
+    end_z = np.where(front[None], table[:, 1:2], table[:, 7:8])
+    amount = np.abs(forward)
+    grid_x = table[:, 4:5] * sine[None]
+    grid_y = table[:, 3:4] + (end_y - table[:, 3:4]) * amount
+    grid_z = table[:, 5:6] + (end_z - table[:, 5:6]) * amount
+    out = np.zeros((c.num_vertices, 3))
+    out[c.grid] = np.stack([grid_x, grid_y, grid_z], -1)
+    out[c.crown] = [0.0, 115.0, -8.0]
+    for upper, lower in ((c.mouth_upper, c.mouth_lower), *zip(c.eye_upper, c.eye_lower, strict=True)):
+        out[lower] = out[upper]
+    return out, np.zeros(c.num_vertices)
+
+
+def lid_profile(across: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Heights of the open upper and lower lid edge (fractions of their maxima) at `across` in [0, 1], nose to temple."""
+    s = np.clip(across, 0.0, 1.0)
+    upper = np.clip(4.0 * s * (1.0 - s), 0, 1) ** 0.62 * (1.06 - 0.14 * s)
+    lower = np.clip(4.0 * s * (1.0 - s), 0, 1) ** 0.75 * (0.84 + 0.22 * s)
+    return upper, lower
+
+
+def lip_border(across: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Heights in mm of the upper and lower lip's red border above and below the slit, at x / half mouth width in [-1, 1]."""
+    a = np.clip(np.abs(across), 0.0, 1.0)
+    arch = (1.0 - a * a) ** 0.8
+    bow = 1.0 - 0.13 * np.exp(-((a / 0.10) ** 2)) + 0.05 * np.exp(-(((a - 0.22) / 0.14) ** 2))
+    return 7.6 * arch * bow, 9.2 * (1.0 - a * a) ** 0.72
+
+
+def _place_lips(out: np.ndarray, p: Identity) -> None:
+    """Moves the rows round the mouth so that the red border of the lips follows a row (in place)."""
+    c = chart()
+    x0, y0 = grid_coordinates_raw()
+    width = 1.0 + 0.07 * p.mouth_width
+    rows = np.array(ROW_Y)
+    column = np.abs(c.column)
+    near = (column <= 19) & (c.row >= MOUTH_ROW - 12) & (c.row <= MOUTH_ROW + 14)
+    index = np.nonzero(near)[0]
+    x, r = x0[index], c.row[index]
+    corner_x = np.abs(x0[c.mouth_upper[0]])
+    across = np.abs(x) / corner_x
+    top, bottom = lip_border(across)
+    top, bottom = top * (1.0 + 0.16 * p.upper_lip), bottom * (1.0 + 0.16 * p.lower_lip)
+    # Towards the corner the rows may not fall together; beyond it they spread to their usual distance again.
+    top, bottom = np.maximum(top, 1.5), np.maximum(bottom, 1.7)
+    usual_top = rows[MOUTH_ROW - LIP_ROWS] - rows[MOUTH_ROW]
+    usual_bottom = rows[MOUTH_ROW] - rows[MOUTH_ROW + LIP_ROWS]
+    spread = smoothstep(across, 1.0, 1.9)
+    top = top + (usual_top - top) * spread
+    bottom = bottom + (usual_bottom - bottom) * spread
+    # The line between the lips: lowest in the middle of the upper lip's tubercle, slightly lower again at the corners.
+    line = (-0.7 * np.exp(-((across / 0.16) ** 2)) + 0.5 * np.exp(-(((across - 0.45) / 0.3) ** 2)) - 0.9 * across**3) * (1 - spread)
+    offset = rows[np.clip(r, 0, len(rows) - 1)] - rows[MOUTH_ROW]
+    above, below = r < MOUTH_ROW, r > MOUTH_ROW
+    step = np.abs(r - MOUTH_ROW)
+    border = np.where(above, top - usual_top, -(bottom - usual_bottom))
+    inside = np.clip(step / LIP_ROWS, 0.0, 1.0)
+    outside = np.where(above, smoothstep(step, 12.0, LIP_ROWS), smoothstep(step, 13.0, LIP_ROWS))
+    shift = np.where(step <= LIP_ROWS, border * inside, border * outside)
+    shift = shift + line * np.where(step <= LIP_ROWS, 1.0, outside)
+    shift = np.where(above | below, shift, line)
+    out[index, 1] += shift
+    # Width of the mouth.
+    fade = smoothstep(step, 14.0, 3.0) * smoothstep(across, 2.4, 1.0)
+    out[index, 0] += x * (width - 1.0) * fade
+    del offset, y0
+
+
+@lru_cache(maxsize=1)
+def grid_coordinates_raw() -> tuple[np.ndarray, np.ndarray]:
+    """x and y of the mean loft at the skin's vertices (see grid_coordinates for the others)."""
+    position, _ = _loft(Identity())
+    return position[:, 0], position[:, 1]
+
+
+def _relief(x: np.ndarray, y: np.ndarray, p: Identity) -> np.ndarray:
+    """Height in z (mm) that nose, sockets, ridges, cheeks, philtrum and chin add at chart coordinates x, y."""
+    a = np.abs(x)
+    height = 1.0 + 0.10 * p.nose_height
+    bridge = 1.0 + 0.16 * p.nose_bridge
+    wide = 1.0 + 0.12 * p.nose_width
+    # Nose: a ridge from the root to the tip, a ball at the tip, wings; cut off underneath.
+    along = smoothstep(y, 9.0, -37.0)
+    ridge = (4.2 * bridge * bump(y, y, 0.0, 0.0, 11.0, 1e9) + 22.5 * along**1.12) * height
+    foot = 6.6 + 4.6 * along
+    cut = 1.0 / (1.0 + np.exp(-(y + 43.6 + 1.2 * np.clip(1 - a / 8.0, 0, 1)) / 1.05))
+    nose = ridge * np.exp(-((a / (foot * (0.55 + 0.45 * wide))) ** 2.2)) * cut
+    nose += 3.4 * height * bump(x, y, 0.0, -37.5, 7.2 * wide, 5.6) * cut
+    nose += 10.5 * wide * bump(a, y, 12.2 * wide, -39.6, 5.0, 5.6) * cut
+    nose += 3.0 * bump(x, y, 0.0, -42.0, 3.4, 4.0)  # columella
+    nose -= 1.6 * bump(a, y, 17.6 * wide, -39.0, 3.2, 6.0)  # crease beside the wing
+    nose -= 2.6 * bump(a, y, 6.4 * wide, -44.2, 3.0, 2.0)  # nostrils
+    # Sockets, brow ridge and root of the nose.
+    depth = 9.6 + 1.1 * p.eye_depth
+    rest = -depth * bump(a, y, 29.0, 0.5, 15.0, 10.5) - 3.2 * bump(a, y, 15.0, 1.0, 7.0, 10.0)
+    rest += (2.6 + 1.2 * p.brow_ridge) * bump(a, y, 24.0, 17.0, 19.0, 6.0)
+    rest += (0.8 + 0.8 * p.brow_ridge) * bump(x, y, 0.0, 18.0, 9.0, 8.0)
+    rest += -1.0 * bump(a, y, 54.0, 22.0, 10.0, 16.0)  # temples
+    # Cheeks: bone, apple, hollow, fold from the nose to the mouth's corner.
+    rest += (3.4 + 1.4 * p.cheekbones) * bump(a, y, 45.0, -20.0, 15.0, 12.0)
+    rest += (2.2 + 0.8 * p.cheek_fullness) * bump(a, y, 31.0, -30.0, 14.0, 14.0)
+    rest += (-3.0 + 1.8 * p.cheek_fullness - 0.6 * p.cheekbones) * bump(a, y, 46.0, -58.0, 14.0, 17.0)
+    rest += -1.1 * bump(a - 22.0 + 0.28 * (y + 50.0), y, 0.0, -52.0, 3.6, 13.0)
+    # The mouth's mound, philtrum, the groove under the lip and the chin.
+    rest += (4.6 + 1.6 * p.mouth_protrusion) * bump(x, y, 0.0, -66.0, 24.0, 19.0)
+    rest += -1.3 * bump(x, y, 0.0, -54.0, 2.6, 6.0) + 0.7 * bump(a, y, 4.8, -55.0, 2.4, 6.0)
+    rest += -3.8 * bump(x, y, 0.0, -83.0, 19.0, 5.0)
+    rest += (4.6 + 1.9 * p.chin_protrusion) * bump(x, y, 0.0, -99.0, 15.0 + 1.5 * p.chin_width, 11.0)
+    rest += -1.2 * bump(a, y, 29.0, -73.0, 5.0, 8.0)
+    return nose + rest
+
+
+def _lip_relief(out: np.ndarray, p: Identity) -> None:
+    """Rounds the red of the lips (in place)."""
+    c = chart()
+    corner = np.abs(out[c.mouth_upper[0], 0])
+    step = c.row - MOUTH_ROW
+    lips = np.nonzero((np.abs(step) <= LIP_ROWS + 2) & (np.abs(c.column) <= MOUTH_CORNER + 1))[0]
+    across = np.clip(np.abs(out[lips, 0]) / corner, 0.0, 1.0)
+    q = np.abs(step[lips]) / LIP_ROWS
+    envelope = (1.0 - across**2.2) ** 0.7
+    upper = 4.0 * (1.0 + 0.12 * p.upper_lip) * (np.exp(-(((q - 0.42) / 0.42) ** 2)))
+    lower = 5.0 * (1.0 + 0.12 * p.lower_lip) * (np.exp(-(((q - 0.45) / 0.42) ** 2)))
+    out[lips, 2] += envelope * np.where((step[lips] > 0) | c.lower[lips], lower, upper)
+    out[lips, 2] -= 1.2 * (q < 0.01) * envelope + 1.6 * np.exp(-(((across - 1.0) / 0.12) ** 2)) * np.exp(-(q * q))
+
+
+def _lids(out: np.ndarray, x0: np.ndarray, y0: np.ndarray, p: Identity) -> None:
+    """Opens the eyes' slits and lays the lids on the eyeballs (in place)."""
+    c = chart()
+    size = 1.0 + 0.07 * p.eye_size
+    skin = c.part == 0
+    for k, sign in enumerate((1.0, -1.0)):
+        inner, outer = np.abs(x0[c.eye_upper[k][[0, -1]] if sign > 0 else c.eye_upper[k][[-1, 0]]])
+        near = np.nonzero(skin & (x0 * sign > 6.0) & (x0 * sign < 62.0) & (np.abs(y0) < 26.0) & (out[:, 2] > 20.0))[0]
+        x, y = x0[near] * sign, y0[near]
+        s = (x - inner) / (outer - inner)
+        top, bottom = lid_profile(s)
+        is_lower = (y < -1e-6) | c.lower[near]
+        shift = np.where(is_lower, -LID_OPEN_LOWER * bottom, LID_OPEN_UPPER * top) * size
+        shift = shift * np.exp(-(np.maximum(np.abs(y), 0.0) / 9.0) ** 1.6)
+        tilt = (s - 0.42) * (2.6 + 1.3 * p.eye_tilt) * np.exp(-((y / 14.0) ** 2)) * smoothstep(s, -0.9, 0.1) * smoothstep(s, 1.8, 1.0)
+        out[near, 1] += shift + tilt
+        centre = np.array([sign * EYE_X, 0.4, EYE_Z])
+        offset = out[near, :2] - centre[:2]
+        flat = np.hypot(offset[:, 0], offset[:, 1])
+        radius = EYEBALL_RADIUS + 1.15
+        ball = centre[2] + np.sqrt(np.maximum(radius**2 - np.minimum(flat, radius) ** 2, 0.0)) - 9.0 * np.maximum(flat - radius * 0.97, 0)
+        out[near, 2] = _smooth_max(out[near, 2], ball, 2.2)
+        # The fold of the upper lid.
+        out[near, 2] -= 1.1 * np.exp(-(((y - 6.6 * np.clip(top, 0.3, 1)) / 1.7) ** 2)) * (~is_lower) * smoothstep(s, -0.1, 0.15) * smoothstep(s, 1.15, 0.9)
+
+
+def _mouth_inside(out: np.ndarray) -> None:
+    c = chart()
+    loop, n_upper = c.mouth_loop, len(c.mouth_upper)
+    rim = out[loop]
+    sign = np.ones(len(loop))
+    sign[n_upper:] = -1.0
+    corner = np.abs(rim[:, 0]) / np.abs(rim[0, 0])
+    open_up = np.sqrt(np.maximum(1.0 - corner**2, 0.0))
+    centre_y, front = rim[:, 1].mean(), rim[n_upper // 2, 2]
+    for ring, back, lift, narrow in zip(c.blocks["mouth_rings"], (2.2, 5.0, 16.0, 34.0), (0.5, 3.4, 10.0, 12.0), (0.99, 0.98, 1.0, 0.8), strict=True):
+        out[ring, 0] = rim[:, 0] * narrow
+        out[ring, 1] = rim[:, 1] + sign * lift * open_up
+        out[ring, 2] = rim[:, 2] - back
+    out[c.blocks["throat"]] = [[0.0, centre_y, front - 44.0]]
+    u = np.linspace(-1.0, 1.0, TEETH_SHAPE[0])[None]
+    v = np.linspace(0.0, 1.0, TEETH_SHAPE[1])[:, None]
+    width = np.abs(rim[0, 0]) * 0.93
+    arc = 1.0 - np.sqrt(np.maximum(1.0 - 0.93 * u * u, 0.0))
+    for name, top, bottom, inset in (("teeth_upper", 9.0, -1.8, 8.2), ("teeth_lower", -0.6, -9.5, 10.4)):
+        block = c.blocks[name]
+        out[block, 0] = width * u * (0.97 + 0.0 * v)
+        out[block, 1] = centre_y + top + (bottom - top) * v + 1.2 * u * u * (1 if name == "teeth_upper" else 1)
+        out[block, 2] = front - inset - 24.0 * arc + 0.8 * np.sin(np.pi * v)
+    a = np.linspace(0.0, 1.0, TONGUE_SHAPE[0])[:, None]  # back to tip, so that the upper side faces up
+    b = np.linspace(-1.0, 1.0, TONGUE_SHAPE[1])[None]
+    tip = np.sqrt(np.maximum(1.0 - np.maximum(a - 0.6, 0.0) ** 2 / 0.17, 0.02))
+    out[c.blocks["tongue"], 0] = 15.0 * b * tip
+    out[c.blocks["tongue"], 1] = centre_y - 8.5 + 3.0 * (1.0 - b * b) * tip - 3.0 * a**3 - 4.0 * np.abs(b) ** 3
+    out[c.blocks["tongue"], 2] = front - 48.0 + 34.0 * a + 0.0 * b
+
+
+def _eyeballs(out: np.ndarray, centres: np.ndarray) -> None:
+    c = chart()
+    theta = np.arange(EYEBALL_SECTORS) * 2.0 * np.pi / EYEBALL_SECTORS
+    ring = EYEBALL_RINGS[:, None]
+    unit = np.stack([np.sin(ring) * np.cos(theta), -np.sin(ring) * np.sin(theta), np.cos(ring) + 0.0 * theta], -1).reshape(-1, 3)
+    unit = np.concatenate([[[0.0, 0.0, 1.0]], unit])
+    # Strips run with the first chain above the second, hence clockwise sectors.
+    unit = unit * np.array([-1.0, 1.0, 1.0])
+    for name, centre in zip(("eyeball_left", "eyeball_right"), centres, strict=True):
+        out[c.blocks[name]] = centre + EYEBALL_RADIUS * unit
+
+
+def _ears(out: np.ndarray, p: Identity) -> None:
+    c = chart()
+    size = 1.0 + 0.07 * p.ear_size
+    angle = np.radians(30.0 + 7.0 * p.ear_angle)
+    theta = np.pi / 2 + np.arange(EAR_SECTORS) * 2.0 * np.pi / EAR_SECTORS  # from the top, forwards first
+    rings = np.concatenate([[0.0], np.repeat(EAR_RINGS, EAR_SECTORS)])
+    angles = np.concatenate([[0.0], np.tile(theta, len(EAR_RINGS))])
+    up = np.sin(angles)
+    forward = -np.cos(angles)
+    # Outline: tall, broad above, a lobe below; the front edge is straighter.
+    v = rings * up * 31.0
+    u = rings * forward * (17.5 + 3.5 * up) * np.where(forward > 0, 0.72, 1.0)
+    helix = np.exp(-(((rings - 0.93) / 0.09) ** 2)) * np.where(forward > 0.55, 0.4, 1.0)
+    bowl = np.exp(-((rings / 0.45) ** 2)) * np.exp(-(((up * rings + 0.05) / 0.6) ** 2))
+    anti = np.exp(-(((rings - 0.62) / 0.12) ** 2)) * smoothstep(-forward, -0.2, 0.6)
+    out_of = 3.4 * helix - 5.0 * bowl + 2.0 * anti
+    back = np.zeros_like(rings)
+    back[1 + EAR_SECTORS * (len(EAR_RINGS) - 2) :] = np.repeat([4.0, 9.0], EAR_SECTORS)
+    out_of = out_of - back
+    skin_x = 72.5 * (1.0 + 0.035 * p.face_width)
+    for name, sign in (("ear_left", 1.0), ("ear_right", -1.0)):
+        # Hinged at the front edge, the back turned outwards.
+        z = np.cos(angle) * (u - 12.0) + 12.0 - np.sin(angle) * out_of * 0.0
+        x = skin_x + np.sin(angle) * (12.0 - u) * 0.9 + out_of
+        block = c.blocks[name]
+        out[block, 0] = sign * (x - 2.0)
+        out[block, 1] = (-10.0 + v) * size
+        out[block, 2] = (z - 6.0) * 1.0
+
+
+@lru_cache(maxsize=1)
+def _brow_weights() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where each brow vertex lies on the skin: brow indices [b], skin triangles [b, 3], barycentric weights [b, 3].
+
+    In chart coordinates of the front skin, so that brows ride on whatever the skin does.
+    """
+    c = chart()
+    x, y = grid_coordinates()
+    front = _loft(Identity())[0][:, 2] > 30.0
+    skin = (c.part == 0) & front & (y > 2.0) & (y < 45.0)
+    triangles = c.faces[np.all(skin[c.faces], axis=1)]
+    points = np.stack([x, y], -1)
+    a, b, d = (points[triangles[:, k]] for k in range(3))
+    indices = np.concatenate([c.blocks["brow_left"].ravel(), c.blocks["brow_right"].ravel()])
+    q = points[indices][:, None]
+    area = (b[:, 0] - a[:, 0]) * (d[:, 1] - a[:, 1]) - (d[:, 0] - a[:, 0]) * (b[:, 1] - a[:, 1])
+    w1 = ((q[..., 0] - a[:, 0]) * (d[:, 1] - a[:, 1]) - (d[:, 0] - a[:, 0]) * (q[..., 1] - a[:, 1])) / area
+    w2 = ((b[:, 0] - a[:, 0]) * (q[..., 1] - a[:, 1]) - (q[..., 0] - a[:, 0]) * (b[:, 1] - a[:, 1])) / area
+    weights = np.stack([1.0 - w1 - w2, w1, w2], -1)
+    best = weights.min(-1).argmax(1)
+    return indices, triangles[best], weights[np.arange(len(indices)), best]
+
+
+def ride_on_skin(values: np.ndarray) -> np.ndarray:
+    """Brow values interpolated from the skin below: values [..., V, 3] -> [..., b, 3]; in the order of brow_indices()."""
+    _, triangles, weights = _brow_weights()
+    return np.einsum("...bkx,bk->...bx", values[..., triangles, :], weights)
+
+
+def brow_indices() -> np.ndarray:
+    return _brow_weights()[0]
+
+
+def hair_mask(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """1 on the scalp, 0 on the face and neck, soft at the hairline; for positions (mm) of the mean head."""
+    line = 64.0 - 0.006 * x * x  # falls towards the temples
+    front = smoothstep(y, line - 4.0, line + 4.0)
+    # Behind the temples the hairline drops before the ear and runs down to the nape.
+    side = smoothstep(z, 26.0, 14.0) * smoothstep(y, -14.0, -2.0)
+    behind = smoothstep(z, -14.0, -24.0) * smoothstep(y, -80.0, -66.0)
+    return np.clip(np.maximum(np.maximum(front, side), behind), 0.0, 1.0)
+
+
+@lru_cache(maxsize=1)
+def scalp() -> np.ndarray:
+    """Hair mask per vertex, [V]; zero off the skin."""
+    c = chart()
+    position, _ = _loft(Identity())
+    mask = hair_mask(position[:, 0], position[:, 1], position[:, 2])
+    mask[c.part != 0] = 0.0
+    return mask
+
+
+def eyeball_centres(identity: Identity) -> np.ndarray:
+    """Centres of the left and right eyeball, [2, 3] mm."""
+    return _warp(np.array([[EYE_X, 0.4, EYE_Z], [-EYE_X, 0.4, EYE_Z]]), np.array([EYE_X, -EYE_X]), np.zeros(2), identity)
+
+
+def _warp(points: np.ndarray, x0: np.ndarray, y0: np.ndarray, p: Identity) -> np.ndarray:
+    """Identity as a smooth warp of space; x0, y0 are chart coordinates, so that features keep their vertices."""
+    out = points.copy()
+    side = np.sign(x0)
+    eyes = np.exp(-(((y0 - 2.0) / 26.0) ** 2)) * smoothstep(np.abs(x0), 2.0, 22.0) * smoothstep(np.abs(x0), 70.0, 48.0)
+    out[:, 0] += side * eyes * 1.6 * p.eye_distance
+    nose_end = smoothstep(y0, 4.0, -38.0) * smoothstep(y0, -68.0, -44.0) * smoothstep(np.abs(x0), 34.0, 8.0)
+    out[:, 1] -= nose_end * 2.0 * p.nose_length
+    tip = bump(x0, y0, 0.0, -38.0, 11.0, 8.0)
+    out[:, 1] += tip * 1.6 * p.nose_tip_up
+    brows = np.exp(-(((y0 - 18.0) / 10.0) ** 2)) * smoothstep(np.abs(x0), 66.0, 44.0)
+    out[:, 1] += brows * (1.5 * p.brow_height + p.brow_tilt * 0.06 * (np.abs(x0) - 28.0))
+    chin = smoothstep(y0, -76.0, -104.0)
+    out[:, 1] -= chin * 2.6 * p.chin_height
+    below = np.minimum(out[:, 1], 0.0)
+    out[:, 1] += below * 0.032 * p.face_length
+    out[:, 1] += np.maximum(out[:, 1] - 20.0, 0.0) * 0.035 * p.cranium_height
+    out[:, 0] += p.asymmetry * (0.5 * np.sin(y0 / 23.0) + 0.010 * np.clip(-y0, 0, 110))
+    out[:, 1] += p.asymmetry * 0.008 * x0 * smoothstep(y0, 60.0, 20.0) * smoothstep(y0, -115.0, -90.0)
+    return out
+
+
+def build_positions(identity: Identity) -> np.ndarray:
+    """Vertex positions of the head at rest (lips closed, eyes open), [V, 3] in millimetres."""
+    c, p = chart(), identity
+    x0, y0 = grid_coordinates()
+    out, _ = _loft(p)
+    skin = c.part == 0
+    front = skin & (out[:, 2] > 5.0)
+    fade = smoothstep(out[front, 2], 5.0, 30.0)
+    out[front, 2] += _relief(x0[front], y0[front], p) * fade
+    _place_lips(out, p)
+    _lip_relief(out, p)
+    _lids(out, x0, y0, p)
+    hair = scalp()
+    normal = out - np.array([0.0, 20.0, -5.0])
+    normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-9)
+    out += normal * (hair * (6.5 + 1.6 * p.hair_volume))[:, None]
+    _mouth_inside(out)
+    out = _warp(out, x0, y0, p)
+    centres = eyeball_centres(p)
+    _eyeballs(out, centres)
+    _ears(out, p)
+    for k, side in enumerate(("left", "right")):
+        rim, loop = c.blocks[f"lid_rim_{side}"], c.eye_loops[k]
+        outward = out[loop] - centres[k]
+        out[rim] = out[loop] + np.stack([-0.04 * outward[:, 0], -0.12 * outward[:, 1], -2.6 + 0 * outward[:, 2]], -1)
+    brow = brow_indices()
+    on_skin = ride_on_skin(out)
+    n_along, n_across = BROW_SHAPE
+    flat = on_skin.reshape(2, n_across, n_along, 3)
+    middle = flat[:, 1:2]
+    flat = middle + (flat - middle) * np.array([1.0, 1.0 + 0.22 * p.brow_thickness, 1.0])
+    lift = np.array([0.5, 1.7, 0.5])[None, :, None] * (1.0 - 0.5 * np.linspace(0, 1, n_along))[None, None]
+    flat[..., 2] += lift
+    flat[..., 0] += np.array([1.0, -1.0])[:, None, None] * 0.25 * lift
+    out[brow] = flat.reshape(-1, 3)
+    return out
+
+
+def part_mask(*names: str) -> np.ndarray:
+    """Boolean mask [V] of the vertices of the named parts (see chart.PARTS)."""
+    return np.isin(chart().part, [PARTS.index(name) for name in names])
+
+
+def eye_columns() -> tuple[int, int]:
+    return EYE_INNER, EYE_OUTER
+
+
+def eye_row() -> int:
+    return EYE_ROW
+
+
+@lru_cache(maxsize=1)
+def grid_coordinates_z() -> np.ndarray:
+    """z of the mean loft in millimetres, [V]; zero off the skin."""
+    return _loft(Identity())[0][:, 2]
