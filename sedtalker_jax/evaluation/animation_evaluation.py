@@ -27,7 +27,7 @@ class AnimationRegions:
       lips: for LVE and lip intensity.
       emotional: for EVE: the eye region and the forehead.
       upper_face: for FDD.
-      upper_lip, lower_lip: whose middles are the two points of the lip distance.
+      upper_lip, lower_lip: vertices whose middles are the two points of the lip distance.
       num_vertices: of the topology.
     """
 
@@ -51,8 +51,13 @@ class AnimationRegions:
         upper_face: Sequence[str] = ("upper_face",),
         upper_lip: Sequence[str] = ("upper_lip",),
         lower_lip: Sequence[str] = ("lower_lip",),
+        lip_points: tuple[int, int] | None = None,
     ) -> AnimationRegions:
         """Takes each set as the union of named regions; nothing stands in for a region that is missing.
+
+        Args:
+          lip_points: vertices of the upper and the lower lip between which the lip distance is measured (inner points in the
+            middle are best); they take the place of the regions upper_lip and lower_lip.
 
         Raises:
           UserError: a region is missing or empty, or reaches outside the mesh.
@@ -64,7 +69,11 @@ class AnimationRegions:
                 raise UserError(f"{name}: no region {', '.join(missing)}; it has {', '.join(sorted(regions)) or 'none'}")
             return np.unique(np.concatenate([np.asarray(regions[region], np.int64) for region in wanted]))
 
-        sets = [union(wanted) for wanted in (lips, emotional, upper_face, upper_lip, lower_lip)]
+        sets = [union(wanted) for wanted in (lips, emotional, upper_face)]
+        if lip_points is None:
+            sets += [union(wanted) for wanted in (upper_lip, lower_lip)]
+        else:
+            sets += [np.array([point], np.int64) for point in lip_points]
         for indices in sets:
             if not len(indices) or indices[0] < 0 or indices[-1] >= num_vertices:
                 raise UserError(f"{name}: a region is empty or reaches outside its mesh of {num_vertices} vertices")
@@ -99,6 +108,7 @@ _COLUMNS: dict[str, _Column] = {
     "mean_jerk_ratio": _Column("prediction/truth", None),
     "transition_jerk_ratio": _Column("prediction/truth", None),
     "lip_distance_error_mm": _Column("mm", False),
+    "diversity_mm": _Column("mm", None),
     "mean_temporal_misalignment_ms": _Column("ms", False, 1),
     "envelope_correlation": _Column("", True),
     "envelope_lag_frames": _Column("frames", None, 2),
@@ -119,6 +129,7 @@ class AnimationEvaluation:
         the template's, whose mouth is taken to be shut.
       shapes: blendshapes [W, V, 3] for the expression-coefficient error, or None.
       expression_columns: which weights belong to the expression; all by default.
+      sample_rate: of the waveforms, Hz.
     """
 
     def __init__(
@@ -130,12 +141,13 @@ class AnimationEvaluation:
         closed_distance_m: float | None = None,
         shapes: Float[np.ndarray, "W V 3"] | None = None,
         expression_columns: Int[np.ndarray, " w"] | None = None,
+        sample_rate: float = 16_000,
     ):
         if not systems or TRUTH in systems or len(set(systems)) != len(systems):
             raise UserError(f"give at least one system, each once, none called '{TRUTH}': {', '.join(systems)}")
         if fps <= 0:
             raise UserError(f"fps must be positive, not {fps}")
-        self.regions, self.fps, self.systems = regions, float(fps), list(systems)
+        self.regions, self.fps, self.systems, self.sample_rate = regions, float(fps), list(systems), sample_rate
         self.closed_distance_m, self.shapes, self.expression_columns = closed_distance_m, shapes, expression_columns
         self.names: list[str] = []
         self.speakers: list[str] = []
@@ -150,23 +162,26 @@ class AnimationEvaluation:
         name: str,
         speaker: str,
         target: Float[np.ndarray, "F V 3"],
-        template: Float[np.ndarray, "V 3"],
-        predictions: Mapping[str, Float[np.ndarray, "F V 3"]],
+        template: Float[np.ndarray, "V 3"] | None,
+        predictions: Mapping[str, Float[np.ndarray, "F V 3"] | Sequence[Float[np.ndarray, "F V 3"]]],
         *,
         phonemes: Sequence[Sequence] = (),
         transitions: Sequence[float] = (),
         waveform: Float[np.ndarray, " S"] | None = None,
-        sample_rate: float = 16_000,
+        shapes: Float[np.ndarray, "W V 3"] | None = None,
     ) -> None:
         """Scores one clip of every system.
 
         Args:
           name, speaker: identify it; intervals are made over speakers.
           target, predictions: vertex positions in metres; they may differ in length by one frame.
-          template: the neutral face in metres.
+            A list holds several predictions of the clip (one per speaking style, or samples): their scores are averaged and
+            their diversity is measured.
+          template: the neutral face in metres; None leaves out what needs it (dynamics deviation, expression coefficients).
           phonemes: (symbol, start_s, end_s), for the closures.
           transitions: seconds at which the face's emotion changes, for the jerk there.
-          waveform: for the correlation of mouth opening with loudness.
+          waveform: mono at `sample_rate`, for the correlation of mouth opening with loudness.
+          shapes: blendshapes of this clip's head, in place of the common ones.
 
         Raises:
           UserError: systems, topology or length that do not fit; the message names the clip.
@@ -175,40 +190,33 @@ class AnimationEvaluation:
             raise UserError(f"clip {name}: predictions of {', '.join(predictions)}, expected {', '.join(self.systems)}")
         if np.ndim(target) != 3 or np.shape(target)[1:] != (self.regions.num_vertices, 3):
             raise UserError(f"clip {name}: {np.shape(target)} is no sequence of {self.regions.num_vertices} vertices")
-        frames = min([len(target), *(len(prediction) for prediction in predictions.values())])
-        true_distance = self._lip_distance(np.asarray(target)[:frames])
-        closed = self.closed_distance_m
-        if closed is None:
-            closed = float(self._lip_distance(np.asarray(template)[None])[0])
-        envelope = None if waveform is None else lip_metrics.speech_envelope(waveform, sample_rate, self.fps, frames)
+        samples = {system: list(p) if isinstance(p, (list, tuple)) else [p] for system, p in predictions.items()}
+        target = np.asarray(target)
+        frames = min([len(target), *(len(motion) for motions in samples.values() for motion in motions)])
+        closed = self._closed_distance(name, template, phonemes)
+        true_distance = self._lip_distance(target[:frames])
+        envelope = None if waveform is None else lip_metrics.speech_envelope(waveform, self.sample_rate, self.fps, frames)
+        rig = self.shapes if shapes is None else shapes
+        truth = (target, template, true_distance, envelope, transitions, rig)
+        scored: dict[str, list[dict[str, float]]] = {}
+        for system, motions in samples.items():
+            try:
+                scored[system] = [self._scores(np.asarray(motion), frames, *truth) for motion in motions]
+            except UserError as error:
+                raise UserError(f"clip {name}, system {system}: {error}") from error
+        # Everything is known to fit: only now is the clip entered, so that a refused one leaves no half of it behind.
         self.names.append(name)
         self.speakers.append(speaker)
         self.num_frames.append(frames)
         self.loudness.append(float("nan") if waveform is None else float(np.sqrt(np.mean(np.square(waveform)))))
-        self._add_mouth(TRUTH, np.asarray(target)[:frames], true_distance, closed, phonemes)
-        truth_weights = None if self.shapes is None else self._weights(np.asarray(target)[:frames], template)
-        for system in self.systems:
-            try:
-                prediction, truth = metrics.cut_to_shorter(np.asarray(predictions[system]), np.asarray(target))
-                prediction, truth = prediction[:frames], truth[:frames]
-                distance = self._lip_distance(prediction)
-                scores = self._scores(prediction, truth, template, transitions)
-            except UserError as error:
-                raise UserError(f"clip {name}, system {system}: {error}") from error
-            scores["lip_distance_error_mm"] = lip_metrics.lip_distance_error(distance, true_distance) * metrics.MILLIMETRES
-            shift = lip_metrics.mean_temporal_misalignment(distance, true_distance)
-            scores["mean_temporal_misalignment_ms"] = shift / self.fps * 1_000
-            if envelope is not None:
-                lag, correlation = lip_metrics.envelope_lag(distance, envelope)
-                scores["envelope_correlation"] = correlation
-                scores["envelope_lag_frames"] = float(lag) if np.isfinite(correlation) else float("nan")
-            if truth_weights is not None:
-                weights = self._weights(prediction, template)
-                scores["expression_coefficient_error"] = metrics.expression_coefficient_error(
-                    weights, truth_weights, self.expression_columns
-                )
+        self._add_mouth(TRUTH, [target[:frames]], closed, phonemes)
+        for system, motions in samples.items():
+            cut = [np.asarray(motion)[:frames] for motion in motions]
+            scores = {metric: float(np.mean([one[metric] for one in scored[system]])) for metric in scored[system][0]}
+            if len(cut) > 1:
+                scores["diversity_mm"] = metrics.diversity(np.stack(cut)) * metrics.MILLIMETRES
             self.values[system].append(scores)
-            self._add_mouth(system, prediction, distance, closed, phonemes)
+            self._add_mouth(system, cut, closed, phonemes)
 
     def per_clip(self, metric: str, system: str) -> Float[np.ndarray, " clips"]:
         """One number per clip, in the order of `names`; NaN where it was not defined."""
@@ -273,40 +281,63 @@ class AnimationEvaluation:
             raise UserError("no clips were scored")
         return HierarchicalBootstrap(self.speakers, num_resamples, seed)
 
-    def _scores(self, prediction, truth, template, transitions) -> dict[str, float]:
+    def _scores(
+        self, prediction, frames, target, template, true_distance, envelope, transitions, rig
+    ) -> dict[str, float]:
         regions, milli = self.regions, metrics.MILLIMETRES
-        lips = metrics.vertex_distances(prediction, truth, regions.lips) * milli
-        deviation = metrics.upper_face_dynamics_deviation(prediction, truth, template, regions.upper_face) * milli**2
-        jerk = metrics.mean_jerk_m_per_s3(truth, self.fps, regions.lips)
+        prediction, target = metrics.cut_to_shorter(prediction, target)
+        prediction, target = prediction[:frames], target[:frames]
+        lips = metrics.vertex_distances(prediction, target, regions.lips) * milli
+        jerk = metrics.mean_jerk_m_per_s3(target, self.fps, regions.lips)
+        distance = self._lip_distance(prediction)
+        shift = lip_metrics.mean_temporal_misalignment(distance, true_distance)
         scores = {
             "lip_vertex_error_mm2": float(np.square(lips.max(axis=1)).mean()),
             "lip_vertex_error_rooted_mm": float(lips.max(axis=1).mean()),
             "lip_vertex_error_mean_mm": float(lips.mean()),
-            "lip_vertex_error_meshtalk_mm": metrics.lip_vertex_error_meshtalk(prediction, truth, regions.lips) * milli,
-            "emotional_vertex_error_mm2": metrics.emotional_vertex_error(prediction, truth, regions.emotional) * milli**2,
-            "mean_vertex_error_mm": metrics.mean_vertex_error_mm(prediction, truth),
-            "upper_face_dynamics_deviation_mm2": deviation,
-            "upper_face_dynamics_deviation_absolute_mm2": abs(deviation),
-            "velocity_error_mm_per_s": metrics.velocity_error_mm_per_s(prediction, truth, self.fps),
+            "lip_vertex_error_meshtalk_mm": metrics.lip_vertex_error_meshtalk(prediction, target, regions.lips) * milli,
+            "emotional_vertex_error_mm2": metrics.emotional_vertex_error(prediction, target, regions.emotional) * milli**2,
+            "mean_vertex_error_mm": metrics.mean_vertex_error_mm(prediction, target),
+            "velocity_error_mm_per_s": metrics.velocity_error_mm_per_s(prediction, target, self.fps),
             "mean_jerk_ratio": metrics.mean_jerk_m_per_s3(prediction, self.fps, regions.lips) / jerk if jerk else np.nan,
+            "lip_distance_error_mm": lip_metrics.lip_distance_error(distance, true_distance) * milli,
+            "mean_temporal_misalignment_ms": shift / self.fps * 1_000,
         }
+        if template is not None:
+            deviation = metrics.upper_face_dynamics_deviation(prediction, target, template, regions.upper_face) * milli**2
+            scores["upper_face_dynamics_deviation_mm2"] = deviation
+            scores["upper_face_dynamics_deviation_absolute_mm2"] = abs(deviation)
         if len(transitions):
             scores["transition_jerk_ratio"] = metrics.transition_jerk_ratio(
-                prediction, truth, self.fps, transitions, vertices=regions.emotional
+                prediction, target, self.fps, transitions, vertices=regions.emotional
             )
+        if envelope is not None:
+            lag, correlation = lip_metrics.envelope_lag(distance, envelope)
+            scores["envelope_correlation"] = correlation
+            scores["envelope_lag_frames"] = float(lag) if np.isfinite(correlation) else float("nan")
+        if rig is not None and template is not None:
+            weights = [metrics.expression_coefficients(motion - template, rig) for motion in (prediction, target)]
+            scores["expression_coefficient_error"] = metrics.expression_coefficient_error(*weights, self.expression_columns)
         return scores
 
-    def _weights(self, motion, template) -> np.ndarray:
-        return metrics.expression_coefficients(np.asarray(motion, np.float64) - template, self.shapes)
+    def _closed_distance(self, name: str, template, phonemes) -> float:
+        if self.closed_distance_m is not None:
+            return self.closed_distance_m
+        if template is not None:
+            return float(self._lip_distance(np.asarray(template)[None])[0])
+        if len(phonemes):
+            raise UserError(f"clip {name}: closures need the template, or the lip distance of a shut mouth")
+        return 0.0
 
     def _lip_distance(self, motion: np.ndarray) -> np.ndarray:
         return lip_metrics.lip_distance(motion, self.regions.upper_lip, self.regions.lower_lip)
 
-    def _add_mouth(
-        self, system: str, motion: np.ndarray, distance: np.ndarray, closed_distance: float, phonemes: Sequence[Sequence]
-    ) -> None:
+    def _add_mouth(self, system: str, motions: list[np.ndarray], closed_distance: float, phonemes: Sequence[Sequence]) -> None:
         # Each face is measured by its own median opening: a closure is a dip of this mouth, and a still face has none.
-        self.closures[system].append(
-            lip_metrics.bilabial_closures(distance, self.fps, phonemes, closed_distance=closed_distance)
-        )
-        self.lip_movement[system].append(lip_metrics.lip_movement_rms(motion, self.regions.lips) if len(motion) > 1 else np.nan)
+        closures = [
+            lip_metrics.bilabial_closures(self._lip_distance(motion), self.fps, phonemes, closed_distance=closed_distance)
+            for motion in motions
+        ]
+        self.closures[system].append((sum(closed for closed, _ in closures), sum(total for _, total in closures)))
+        movement = [lip_metrics.lip_movement_rms(motion, self.regions.lips) for motion in motions if len(motion) > 1]
+        self.lip_movement[system].append(float(np.mean(movement)) if movement else float("nan"))

@@ -141,3 +141,40 @@ def test_regions_and_mistakes():
     with pytest.raises(UserError, match="clip clip: .* no sequence of 30 vertices"):
         evaluation.add("clip", "voice", target[:, :9], template, {"ours": target})
     assert lm.FLAME_LIP_POINTS == (3546, 3504)
+
+
+def test_several_predictions_of_a_clip_are_averaged():
+    template, target, _ = make_clip(0)
+    styles = [template + share * (target - template) for share in (0.5, 0.8)]
+    evaluation = AnimationEvaluation(regions(), FPS, ["ours"])
+    evaluation.add("clip", "voice", target, template, {"ours": styles}, phonemes=PHONEMES)
+    table = evaluation.table(num_resamples=100)
+    each = [am.lip_vertex_error_rooted_mm(style, target, REGIONS["lips"]) for style in styles]
+    assert values(table, "lip_vertex_error_rooted_mm")["ours"] == pytest.approx(np.mean(each))
+    assert values(table, "diversity_mm")["ours"] == pytest.approx(1000 * am.diversity(np.stack(styles)))
+    assert evaluation.closures["ours"] == [(4, 4)]
+
+
+def test_without_a_template_what_needs_it_is_left_out():
+    template, target, _ = make_clip(0)
+    evaluation = AnimationEvaluation(regions(), FPS, ["ours"])
+    with pytest.raises(UserError, match="closures need the template"):
+        evaluation.add("clip", "voice", target, None, {"ours": target}, phonemes=PHONEMES)
+    assert evaluation.names == []
+    evaluation.add("clip", "voice", target, None, {"ours": target})
+    names = {row.metric for row in evaluation.table(num_resamples=100).rows}
+    assert "lip_vertex_error_mm2" in names and "upper_face_dynamics_deviation_mm2" not in names
+
+
+def test_a_refused_clip_leaves_nothing_behind():
+    template, target, _ = make_clip(0)
+    evaluation = AnimationEvaluation(regions(), FPS, ["ours", "theirs"])
+    with pytest.raises(UserError, match="system theirs"):
+        evaluation.add("clip", "voice", target, template, {"ours": target, "theirs": target[:, :9]})
+    assert evaluation.names == [] and evaluation.values["ours"] == [] and evaluation.closures[TRUTH] == []
+
+
+def test_lip_points_take_the_place_of_lip_regions():
+    without = {name: region for name, region in REGIONS.items() if not name.endswith("_lip")}
+    chosen = AnimationRegions.from_mapping("toy", without, V, lip_points=(2, 7))
+    assert (chosen.upper_lip.tolist(), chosen.lower_lip.tolist()) == ([2], [7])
