@@ -194,7 +194,7 @@ class AnimationEvaluation:
         target = np.asarray(target)
         frames = min([len(target), *(len(motion) for motions in samples.values() for motion in motions)])
         closed = self._closed_distance(name, template, phonemes)
-        true_distance = self._lip_distance(target[:frames])
+        true_distance = self.lip_distance(target[:frames])
         envelope = None if waveform is None else lip_metrics.speech_envelope(waveform, self.sample_rate, self.fps, frames)
         rig = self.shapes if shapes is None else shapes
         truth = (target, template, true_distance, envelope, transitions, rig)
@@ -289,7 +289,7 @@ class AnimationEvaluation:
         prediction, target = prediction[:frames], target[:frames]
         lips = metrics.vertex_distances(prediction, target, regions.lips) * milli
         jerk = metrics.mean_jerk_m_per_s3(target, self.fps, regions.lips)
-        distance = self._lip_distance(prediction)
+        distance = self.lip_distance(prediction)
         shift = lip_metrics.mean_temporal_misalignment(distance, true_distance)
         scores = {
             "lip_vertex_error_mm2": float(np.square(lips.max(axis=1)).mean()),
@@ -324,18 +324,19 @@ class AnimationEvaluation:
         if self.closed_distance_m is not None:
             return self.closed_distance_m
         if template is not None:
-            return float(self._lip_distance(np.asarray(template)[None])[0])
+            return float(self.lip_distance(np.asarray(template)[None])[0])
         if len(phonemes):
             raise UserError(f"clip {name}: closures need the template, or the lip distance of a shut mouth")
         return 0.0
 
-    def _lip_distance(self, motion: np.ndarray) -> np.ndarray:
+    def lip_distance(self, motion: Float[np.ndarray, "F V 3"]) -> Float[np.ndarray, " F"]:
+        """Distance between the two lip points per frame, in metres."""
         return lip_metrics.lip_distance(motion, self.regions.upper_lip, self.regions.lower_lip)
 
     def _add_mouth(self, system: str, motions: list[np.ndarray], closed_distance: float, phonemes: Sequence[Sequence]) -> None:
         # Each face is measured by its own median opening: a closure is a dip of this mouth, and a still face has none.
         closures = [
-            lip_metrics.bilabial_closures(self._lip_distance(motion), self.fps, phonemes, closed_distance=closed_distance)
+            lip_metrics.bilabial_closures(self.lip_distance(motion), self.fps, phonemes, closed_distance=closed_distance)
             for motion in motions
         ]
         self.closures[system].append((sum(closed for closed, _ in closures), sum(total for _, total in closures)))

@@ -169,6 +169,33 @@ def intensity_figure(
     return figure
 
 
+def heat_map_figure(
+    template: Float[np.ndarray, "V 3"], errors_mm: Mapping[str, Float[np.ndarray, " V"]], title: str = "Mean error per vertex"
+) -> Figure:
+    """Each system's error on the face seen from the front, all on one colour scale; it needs vertices only, no triangles.
+
+    Args:
+      template: neutral vertices in metres, looking to +z with +y up.
+      errors_mm: system -> error of every vertex in millimetres (PeerScores.vertex_error_mm).
+    """
+    positions = np.asarray(template, np.float64) * 1000
+    # Painted from back to front, and only what faces the viewer: the front half of the head.
+    order = np.argsort(positions[:, 2])
+    order = order[positions[order, 2] > np.median(positions[:, 2])]
+    largest = max(float(np.percentile(values, 99.5)) for values in errors_mm.values()) or 1.0
+    figure = _figure(1.2 + 3.4 * len(errors_mm), 4.4)
+    panels = np.atleast_1d(figure.subplots(1, len(errors_mm)))
+    for axes, (name, values) in zip(panels, errors_mm.items(), strict=True):
+        shown = np.asarray(values)[order]
+        dots = axes.scatter(*positions[order, :2].T, c=shown, s=9, cmap="magma", vmin=0, vmax=largest, linewidths=0)
+        axes.set_aspect("equal")
+        axes.set_axis_off()
+        axes.set_title(f"{name}: {np.mean(values):.2f} mm", fontsize=10)
+    figure.suptitle(title)
+    figure.colorbar(dots, ax=list(panels), label="mm", shrink=0.8)
+    return figure
+
+
 def figure_png(figure: Figure, dpi: int = 110) -> bytes:
     """The figure as PNG bytes, without any date inside, so that equal figures are equal bytes."""
     buffer = io.BytesIO()

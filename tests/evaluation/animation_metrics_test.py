@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -201,3 +203,11 @@ def test_shapes_are_checked():
         am.upper_face_dynamics_deviation(p, t, t[0, :4], LIPS)
     with pytest.raises(UserError, match="not of the same vertices"):
         am.expression_coefficients(p, t[:, :4])
+
+
+@pytest.mark.parametrize("name, count", [("vocaset_lve.txt", 428), ("vocaset_fdd.txt", 1501), ("vocaset_neck.txt", 368)])
+def test_published_region_files(name, count):
+    path = Path(__file__).parents[3] / "shared" / "samples" / "regions" / name
+    if not path.exists():
+        pytest.skip(f"the sample {path.name} is not on this machine")
+    assert len(am.read_vertex_list(path, 5023)) == count

@@ -34,6 +34,7 @@ def example_figures():
         "lips": report.lip_distance_figure({"truth": curve, "ours": curve * 0.8}, 30.0, [("p", 1.0, 1.1), ("a", 1.1, 1.3)]),
         "error": report.error_over_time_figure({"ours": curve**2, "mean motion": 2 * curve**2}, 30.0),
         "calibration": report.reliability_figure({"ours": reliability(p.argmax(1), p)}),
+        "heat": report.heat_map_figure(rng.normal(0, 0.05, (300, 3)), {"ours": rng.uniform(0, 2, 300), "peer": np.full(300, 2.0)}),
         "intensity": report.intensity_figure(["happy", "sad", "sad"], np.array([0.2, 0.4, 0.6]), np.array([0.3, 0.4, 0.5])),
     }
 
