@@ -195,7 +195,9 @@ def _mouth_shapes(f: _Fields, out: np.ndarray) -> None:
         wide = f.at(sign, 22.0, MOUTH_Y, 20.0, 16.0) * f.half(sign, 12.0)
         cheek = f.at(sign, 38.0, -38.0, 17.0, 15.0)
         fold = f.at(sign, 33.0, -56.0, 6.0, 13.0)
-        smile = _vector(sign * 7.0 * wide, 8.2 * corner + 1.6 * wide, -3.6 * corner)
+        curve = np.clip(np.abs(f.m), 0.0, 1.15) ** 1.8 * half * smoothstep(np.abs(f.x), 52.0, 25.0)
+        curve = curve * np.exp(-(((f.y - MOUTH_Y) / 15.0) ** 2)) * f.front
+        smile = _vector(sign * 8.0 * wide, 8.4 * curve - 0.6 * wide * (1.0 - curve), -3.6 * corner)
         smile += _vector(sign * 1.5 * cheek, 5.0 * cheek, 3.6 * cheek) + _vector(0.0, 0.0, -1.6 * fold)
         smile[:, 1] += _lips_toward_slit(f, 0.20, 0.10, half)
         out[INDEX[f"mouthSmile{side}"]] = smile
@@ -229,7 +231,7 @@ def _brow_and_eye_shapes(f: _Fields, out: np.ndarray) -> None:
         knit = f.at(sign, 13.0, 17.0, 11.0, 11.0) * half
         root = bump(f.x, f.y, 0.0, 12.0, 7.0, 8.0) * f.front * half
         out[INDEX[f"browDown{side}"]] = _vector(-sign * 3.2 * knit, -6.8 * down - 1.2 * root, 1.6 * knit + 1.2 * root)
-        outer = f.at(sign, 41.0, 20.0, 17.0, 15.0) * lid_free
+        outer = np.maximum(f.at(sign, 36.0, 20.0, 17.0, 15.0), f.at(sign, 46.0, 18.0, 17.0, 15.0)) * lid_free
         out[INDEX[f"browOuterUp{side}"]] = _vector(0.0, 8.4 * outer, 0.8 * outer)
         out[INDEX[f"eyeBlink{side}"]] = _lid(f, k, 0.80, 0.20) + _vector(0.0, -0.8 * f.at(sign, 31.0, 11.0, 15.0, 5.0), 0.0)
         half_way = _lid(f, k, 0.40, 0.10) + _vector(0.0, -0.4 * f.at(sign, 31.0, 11.0, 15.0, 5.0), 0.0)

@@ -23,7 +23,7 @@ _COLUMN_X = (0.0, 2.6, 5.3, 8.0, 10.8, 13.6, 16.5, 19.0, 21.4, 23.8, 26.1, 28.4,
 _EYE_HALF_WIDTH = 73.5
 # ... and round the back of the head by azimuth, in degrees.
 _COLUMN_BACK = (102.0, 124.0, 151.0, 180.0)
-MOUTH_CORNER, EYE_INNER, EYE_OUTER = 11, 6, 18  # columns, counted from the middle
+MOUTH_CORNER, EYE_INNER, EYE_OUTER = 12, 6, 18  # columns, counted from the middle
 
 # Height of each row on the midline; the crown is a vertex of its own.
 ROW_Y = (
@@ -39,7 +39,7 @@ ROW_Y = (
     -70.6, -72.7, -74.8, -76.9,
     -79.1, -81.6, -84.6, -88.2, -92.2, -96.2, -100.2, -104.2, -108.0,
     -111.6, -114.4, -116.6, -118.6, -121.2, -126.0,
-    -136.0, -152.0, -170.0,
+    -135.0, -145.0, -157.0,
 )  # fmt: skip
 EYE_ROW = ROW_Y.index(0.0)
 MOUTH_ROW = ROW_Y.index(-68.5)

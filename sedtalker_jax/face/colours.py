@@ -25,6 +25,8 @@ def head_colours(seed: int | None = None) -> np.ndarray:
     else:
         generator = np.random.default_rng([seed & 0xFFFFFFFF, zlib.crc32(b"look")])
         skin, hair, iris = (np.array(c[int(generator.integers(len(c)))], float) for c in (SKIN, HAIR, IRIS))
+        if skin.mean() < 130.0:  # dark skin comes with dark hair and eyes
+            hair, iris = np.array(HAIR[int(generator.integers(2))], float), np.array(IRIS[3 * int(generator.integers(2))], float)
     c = chart()
     x, y = shape.grid_coordinates()
     ax = np.abs(x)
@@ -48,9 +50,9 @@ def head_colours(seed: int | None = None) -> np.ndarray:
     column = np.abs(c.column)
     on_lips = (c.part == 0) & (step <= LIP_ROWS) & (column <= MOUTH_CORNER)
     lips[on_lips] = np.where(step[on_lips] < LIP_ROWS, 1.0, 0.55) * np.where(column[on_lips] == MOUTH_CORNER, 0.5, 1.0)
-    blend(lips, skin * np.array([0.82, 0.50, 0.50]) + np.array([12.0, 0.0, 4.0]))
+    blend(lips, skin * np.array([0.84, 0.58, 0.58]) + np.array([6.0, 0.0, 2.0]))
     slit = np.zeros(c.num_vertices)
-    slit[c.mouth_loop] = 0.55
+    slit[c.mouth_loop] = 0.62 * np.clip(1.15 - np.abs(x[c.mouth_loop]) / 25.0, 0.0, 0.3) / 0.3
     blend(slit, skin * np.array([0.42, 0.22, 0.22]))
 
     inside = np.array([96.0, 34.0, 36.0])

@@ -40,9 +40,10 @@ DEFAULT_FACE_RULES: dict[str, Any] = {
         },
         # Frustration: one-sided, lips pressed and pulled aside, eyes away.
         "upset": {
-            "browDownLeft": 0.75, "browDownRight": 0.35, "browInnerUp": 0.45, "mouthPress": 0.45, "mouthRollLower": 0.45,
-            "mouthLeft": 0.60, "mouthDimpleLeft": 0.70, "mouthDimpleRight": 0.15, "mouthFrown": 0.30, "eyeSquint": 0.35,
-            "eyeLookDown": 0.15, "eyeLookOutLeft": 0.45, "eyeLookInRight": 0.45, "cheekPuff": 0.22,
+            "browDownLeft": 0.95, "browDownRight": 0.25, "browInnerUp": 0.25, "browOuterUpRight": 0.45, "mouthPress": 0.50,
+            "mouthRollLower": 0.50, "mouthLeft": 1.0, "mouthDimpleLeft": 0.85, "mouthDimpleRight": 0.10, "mouthFrownLeft": 0.15,
+            "mouthFrownRight": 0.45, "eyeSquintLeft": 0.50, "eyeSquintRight": 0.25, "eyeLookDown": 0.10, "eyeLookOutLeft": 0.60,
+            "eyeLookInRight": 0.60, "cheekPuff": 0.30, "noseSneerLeft": 0.30,
         },
     },
     # Activation a drives weights as a ** exponent: small feelings show in the brows first, in the mouth later.

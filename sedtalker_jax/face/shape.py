@@ -36,31 +36,31 @@ from sedtalker_jax.face.chart import (
 # front y, front z, squareness of the front, side y, half width, side z, back y, back z
 _LOFT = np.array([
     [115.0, -8.0, 2.00, 115.0, 0.0, -8.0, 115.0, -8.0],
-    [112.0, 26.0, 2.00, 112.0, 31.0, -8.0, 112.0, -42.0],
-    [104.0, 51.0, 2.00, 104.0, 50.0, -9.0, 104.0, -63.0],
-    [92.0, 69.0, 2.05, 92.0, 63.0, -9.0, 92.0, -79.0],
-    [78.0, 81.0, 2.15, 78.0, 70.5, -9.0, 78.0, -89.0],
-    [62.0, 88.5, 2.30, 62.0, 74.5, -8.0, 62.0, -96.0],
-    [45.0, 92.5, 2.45, 45.0, 76.5, -6.0, 45.0, -99.0],
-    [30.0, 94.0, 2.55, 30.0, 76.0, -4.0, 30.0, -99.0],
-    [20.0, 94.5, 2.55, 20.0, 75.0, -2.0, 20.0, -98.0],
+    [112.0, 26.0, 2.00, 111.0, 29.0, -8.0, 112.0, -42.0],
+    [104.0, 51.0, 2.00, 98.5, 50.5, -9.0, 104.0, -63.0],
+    [92.0, 69.0, 2.05, 77.0, 66.5, -9.0, 92.0, -79.0],
+    [78.0, 81.0, 2.15, 52.0, 74.0, -8.0, 78.0, -89.0],
+    [62.0, 88.5, 2.30, 32.0, 76.8, -6.0, 58.0, -96.0],
+    [45.0, 92.5, 2.45, 20.0, 75.8, -4.0, 38.0, -99.0],
+    [30.0, 94.0, 2.55, 12.5, 74.8, -3.0, 24.0, -99.0],
+    [20.0, 94.5, 2.55, 8.0, 74.2, -2.0, 15.0, -98.0],
     [0.0, 89.0, 2.45, 0.0, 73.5, 0.0, 0.0, -95.0],
-    [-20.0, 87.0, 2.35, -17.0, 71.5, 0.0, -17.0, -88.0],
-    [-45.0, 89.0, 2.20, -33.0, 68.5, 0.0, -34.0, -79.0],
-    [-68.0, 88.5, 2.05, -47.0, 65.0, 0.0, -50.0, -70.0],
-    [-85.0, 87.0, 1.95, -57.0, 62.0, -1.0, -62.0, -64.0],
-    [-100.0, 86.5, 1.88, -66.0, 59.5, -2.0, -74.0, -60.0],
-    [-108.0, 84.0, 1.85, -71.0, 58.0, -3.0, -80.0, -59.0],
-    [-113.0, 78.0, 1.85, -76.0, 56.5, -5.0, -84.0, -58.0],
-    [-116.5, 68.0, 1.90, -81.0, 55.0, -8.0, -88.0, -58.0],
-    [-119.0, 56.0, 2.00, -86.0, 54.0, -11.0, -93.0, -58.0],
-    [-122.0, 46.0, 2.00, -93.0, 53.5, -14.0, -100.0, -58.0],
-    [-128.0, 40.0, 2.00, -104.0, 53.5, -14.0, -110.0, -58.0],
-    [-145.0, 40.0, 2.00, -130.0, 54.5, -13.0, -135.0, -59.0],
-    [-172.0, 45.0, 2.00, -165.0, 60.0, -12.0, -168.0, -62.0],
+    [-20.0, 87.0, 2.35, -17.0, 71.0, 0.0, -17.0, -88.0],
+    [-45.0, 89.0, 2.25, -33.0, 67.5, 0.0, -34.0, -79.0],
+    [-68.0, 88.5, 2.15, -47.0, 63.5, 0.0, -50.0, -70.0],
+    [-85.0, 87.0, 2.05, -57.0, 60.5, -1.0, -62.0, -64.0],
+    [-100.0, 86.5, 2.00, -66.0, 57.5, -2.0, -74.0, -60.0],
+    [-108.0, 84.0, 2.00, -71.0, 55.5, -4.0, -80.0, -59.0],
+    [-113.0, 78.0, 2.00, -76.0, 53.5, -7.0, -84.0, -58.0],
+    [-116.5, 68.0, 2.00, -81.0, 51.5, -10.0, -88.0, -58.0],
+    [-119.0, 56.0, 2.00, -86.0, 50.5, -13.0, -93.0, -58.0],
+    [-122.0, 45.0, 2.00, -93.0, 50.0, -15.0, -100.0, -58.0],
+    [-128.0, 38.0, 2.00, -104.0, 50.0, -16.0, -110.0, -58.0],
+    [-141.0, 37.0, 2.00, -124.0, 52.0, -16.0, -130.0, -59.0],
+    [-158.0, 42.0, 2.00, -146.0, 62.0, -15.0, -150.0, -62.0],
 ])  # fmt: skip
 
-MOUTH_Y, MOUTH_HALF_WIDTH = -68.5, 25.0
+MOUTH_Y, MOUTH_HALF_WIDTH = -68.5, 25.8
 EYE_X, EYE_Z, EYEBALL_RADIUS = 31.5, 66.0, 13.2
 JAW_HINGE = np.array([0.0, -14.0, 4.0])
 LID_OPEN_UPPER, LID_OPEN_LOWER = 5.6, 4.6
@@ -182,7 +182,8 @@ def _loft(identity: Identity) -> tuple[np.ndarray, np.ndarray]:
     neck = smoothstep(y_front, -112.0, -128.0)
     table[:, 4] *= 1.0 + 0.035 * p.face_width + jaw * 0.055 * p.jaw_width + 0.03 * p.cheek_fullness * face + neck * (
         0.06 * p.neck_width + 0.02 * p.jaw_width)
-    table[:, 2] += jaw * (0.07 * p.chin_width + 0.05 * p.jaw_width)
+    # Towards the chin the loops narrow in front.
+    taper = jaw * np.clip(0.13 - 0.035 * p.chin_width - 0.02 * p.jaw_width, 0.02, 0.25)
     crown = smoothstep(y_front, 25.0, 110.0)
     table[:, 1] += -crown * 3.0 * p.forehead_slope * smoothstep(y_front, 110.0, 70.0) * 1.6
     table[:, [1, 7]] *= 1.0 + 0.02 * p.head_depth
@@ -195,7 +196,7 @@ def _loft(identity: Identity) -> tuple[np.ndarray, np.ndarray]:
     end_y = np.where(front[None], table[:, 0:1], table[:, 6:7])
     end_z = np.where(front[None], table[:, 1:2], table[:, 7:8])
     amount = np.abs(forward)
-    grid_x = table[:, 4:5] * sine[None]
+    grid_x = table[:, 4:5] * sine[None] * (1.0 - taper[:, None] * np.clip(cosine[None], 0.0, 1.0) ** 2)
     grid_y = table[:, 3:4] + (end_y - table[:, 3:4]) * amount
     grid_z = table[:, 5:6] + (end_z - table[:, 5:6]) * amount
     out = np.zeros((c.num_vertices, 3))
@@ -225,40 +226,40 @@ def lip_border(across: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _place_lips(out: np.ndarray, p: Identity) -> None:
     """Moves the rows round the mouth so that the red border of the lips follows a row (in place)."""
     c = chart()
-    x0, y0 = grid_coordinates_raw()
-    width = 1.0 + 0.07 * p.mouth_width
+    x0, _ = grid_coordinates_raw()
     rows = np.array(ROW_Y)
-    column = np.abs(c.column)
-    near = (column <= 19) & (c.row >= MOUTH_ROW - 12) & (c.row <= MOUTH_ROW + 14)
-    index = np.nonzero(near)[0]
-    x, r = x0[index], c.row[index]
+    first, last, reach = MOUTH_ROW - 12, MOUTH_ROW + 14, 20
+    middle = c.grid.shape[1] // 2 - 1
+    index = c.grid[first : last + 1, middle - reach : middle + reach + 1]
+    r, x = c.row[index], x0[index]
     corner_x = np.abs(x0[c.mouth_upper[0]])
     across = np.abs(x) / corner_x
     top, bottom = lip_border(across)
-    top, bottom = top * (1.0 + 0.16 * p.upper_lip), bottom * (1.0 + 0.16 * p.lower_lip)
     # Towards the corner the rows may not fall together; beyond it they spread to their usual distance again.
-    top, bottom = np.maximum(top, 1.5), np.maximum(bottom, 1.7)
+    top = np.maximum(top * (1.0 + 0.16 * p.upper_lip), 1.6)
+    bottom = np.maximum(bottom * (1.0 + 0.16 * p.lower_lip), 1.8)
     usual_top = rows[MOUTH_ROW - LIP_ROWS] - rows[MOUTH_ROW]
     usual_bottom = rows[MOUTH_ROW] - rows[MOUTH_ROW + LIP_ROWS]
-    spread = smoothstep(across, 1.0, 1.9)
+    spread = smoothstep(across, 1.0, 1.75)
     top = top + (usual_top - top) * spread
     bottom = bottom + (usual_bottom - bottom) * spread
     # The line between the lips: lowest in the middle of the upper lip's tubercle, slightly lower again at the corners.
-    line = (-0.7 * np.exp(-((across / 0.16) ** 2)) + 0.5 * np.exp(-(((across - 0.45) / 0.3) ** 2)) - 0.9 * across**3) * (1 - spread)
-    offset = rows[np.clip(r, 0, len(rows) - 1)] - rows[MOUTH_ROW]
-    above, below = r < MOUTH_ROW, r > MOUTH_ROW
+    line = -0.7 * np.exp(-((across / 0.16) ** 2)) + 0.5 * np.exp(-(((across - 0.45) / 0.3) ** 2)) - 0.9 * across**3
+    line = line * (1.0 - spread)
+    above = r < MOUTH_ROW
     step = np.abs(r - MOUTH_ROW)
-    border = np.where(above, top - usual_top, -(bottom - usual_bottom))
-    inside = np.clip(step / LIP_ROWS, 0.0, 1.0)
-    outside = np.where(above, smoothstep(step, 12.0, LIP_ROWS), smoothstep(step, 13.0, LIP_ROWS))
-    shift = np.where(step <= LIP_ROWS, border * inside, border * outside)
-    shift = shift + line * np.where(step <= LIP_ROWS, 1.0, outside)
-    shift = np.where(above | below, shift, line)
-    out[index, 1] += shift
-    # Width of the mouth.
-    fade = smoothstep(step, 14.0, 3.0) * smoothstep(across, 2.4, 1.0)
-    out[index, 0] += x * (width - 1.0) * fade
-    del offset, y0
+    border = np.where(above, top - usual_top, usual_bottom - bottom)
+    outside = np.where(above, smoothstep(step, 12.0, LIP_ROWS), smoothstep(step, 14.0, LIP_ROWS))
+    shift = np.where(step <= LIP_ROWS, border * step / LIP_ROWS + line, (border + line) * outside)
+    before = out[index]
+    moved = before[..., 1] + shift
+    # The surface stays where it is while the rows slide over it.
+    for k in range(index.shape[1]):
+        out[index[:, k], 2] = np.interp(moved[:, k], before[::-1, k, 1], before[::-1, k, 2])
+    out[index, 1] = moved
+    fade = smoothstep(step, 14.0, 3.0) * smoothstep(across, 2.3, 1.0)
+    out[index, 0] += x * 0.07 * p.mouth_width * fade
+    out[c.mouth_lower] = out[c.mouth_upper]
 
 
 @lru_cache(maxsize=1)
@@ -317,7 +318,7 @@ def _lip_relief(out: np.ndarray, p: Identity) -> None:
     upper = 4.0 * (1.0 + 0.12 * p.upper_lip) * (np.exp(-(((q - 0.42) / 0.42) ** 2)))
     lower = 5.0 * (1.0 + 0.12 * p.lower_lip) * (np.exp(-(((q - 0.45) / 0.42) ** 2)))
     out[lips, 2] += envelope * np.where((step[lips] > 0) | c.lower[lips], lower, upper)
-    out[lips, 2] -= 1.2 * (q < 0.01) * envelope + 1.6 * np.exp(-(((across - 1.0) / 0.12) ** 2)) * np.exp(-(q * q))
+    out[lips, 2] -= 1.2 * (q < 0.01) * envelope + 0.7 * np.exp(-(((across - 1.0) / 0.10) ** 2)) * np.exp(-(q * q))
 
 
 def _lids(out: np.ndarray, x0: np.ndarray, y0: np.ndarray, p: Identity) -> None:
@@ -452,23 +453,25 @@ def brow_indices() -> np.ndarray:
     return _brow_weights()[0]
 
 
-def hair_mask(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """1 on the scalp, 0 on the face and neck, soft at the hairline; for positions (mm) of the mean head."""
-    line = 64.0 - 0.006 * x * x  # falls towards the temples
-    front = smoothstep(y, line - 4.0, line + 4.0)
-    # Behind the temples the hairline drops before the ear and runs down to the nape.
-    side = smoothstep(z, 26.0, 14.0) * smoothstep(y, -14.0, -2.0)
-    behind = smoothstep(z, -14.0, -24.0) * smoothstep(y, -80.0, -66.0)
-    return np.clip(np.maximum(np.maximum(front, side), behind), 0.0, 1.0)
+HAIRLINE_ROW, SIDEBURN_COLUMN = 7, 25
 
 
 @lru_cache(maxsize=1)
 def scalp() -> np.ndarray:
-    """Hair mask per vertex, [V]; zero off the skin."""
+    """Hair per vertex, [V] in [0, 1], zero off the skin: above a row in front, behind a column at the sides, down to the nape.
+
+    Along rows and columns, so that the hairline is as smooth as the grid.
+    """
     c = chart()
     position, _ = _loft(Identity())
-    mask = hair_mask(position[:, 0], position[:, 1], position[:, 2])
+    y, z = position[:, 1], position[:, 2]
+    column = np.abs(c.column)
+    above = np.where(c.row <= HAIRLINE_ROW, 1.0, np.where(c.row == HAIRLINE_ROW + 1, 0.35, 0.0))
+    burn = np.where(column >= SIDEBURN_COLUMN + 1, 1.0, np.where(column == SIDEBURN_COLUMN, 0.6, 0.0)) * smoothstep(y, -22.0, -10.0)
+    behind = smoothstep(z, -10.0, -20.0) * smoothstep(y, -78.0, -62.0)
+    mask = np.maximum(np.maximum(above, burn * (column < 900)), behind)
     mask[c.part != 0] = 0.0
+    mask[c.crown] = 1.0
     return mask
 
 
