@@ -170,29 +170,38 @@ def intensity_figure(
 
 
 def heat_map_figure(
-    template: Float[np.ndarray, "V 3"], errors_mm: Mapping[str, Float[np.ndarray, " V"]], title: str = "Mean error per vertex"
+    template: Float[np.ndarray, "V 3"],
+    errors_mm: Mapping[str, Float[np.ndarray, " V"]],
+    faces: Int[np.ndarray, "M 3"] | None = None,
+    title: str = "Mean error per vertex",
 ) -> Figure:
-    """Each system's error on the face seen from the front, all on one colour scale; it needs vertices only, no triangles.
+    """Each system's error on the face seen from the front, all on one colour scale.
 
     Args:
       template: neutral vertices in metres, looking to +z with +y up.
       errors_mm: system -> error of every vertex in millimetres (PeerScores.vertex_error_mm).
+      faces: triangles; without them the vertices are drawn as dots.
     """
     positions = np.asarray(template, np.float64) * 1000
-    # Painted from back to front, and only what faces the viewer: the front half of the head.
-    order = np.argsort(positions[:, 2])
-    order = order[positions[order, 2] > np.median(positions[:, 2])]
+    x, y, z = positions.T
     largest = max(float(np.percentile(values, 99.5)) for values in errors_mm.values()) or 1.0
+    scale = dict(cmap="YlOrRd", vmin=0, vmax=largest)
     figure = _figure(1.2 + 3.4 * len(errors_mm), 4.4)
     panels = np.atleast_1d(figure.subplots(1, len(errors_mm)))
     for axes, (name, values) in zip(panels, errors_mm.items(), strict=True):
-        shown = np.asarray(values)[order]
-        dots = axes.scatter(*positions[order, :2].T, c=shown, s=9, cmap="magma", vmin=0, vmax=largest, linewidths=0)
+        if faces is None:
+            order = np.argsort(z)
+            order = order[z[order] > np.median(z)]
+            drawn = axes.scatter(x[order], y[order], c=np.asarray(values)[order], s=9, linewidths=0, **scale)
+        else:
+            # Thin edges let eyes, nose and mouth be seen without a light.
+            visible = _visible_triangles(positions, np.asarray(faces))
+            drawn = axes.tripcolor(x, y, visible, np.asarray(values), edgecolors="#00000040", linewidth=0.2, **scale)
         axes.set_aspect("equal")
         axes.set_axis_off()
         axes.set_title(f"{name}: {np.mean(values):.2f} mm", fontsize=10)
     figure.suptitle(title)
-    figure.colorbar(dots, ax=list(panels), label="mm", shrink=0.8)
+    figure.colorbar(drawn, ax=list(panels), label="mm", shrink=0.8)
     return figure
 
 
@@ -262,6 +271,14 @@ def _draw_intensity(axes, track: EmotionTrack, position: int) -> None:
         heights = np.r_[strength, strength[-1:]]
         bottom = position + 0.4
         axes.fill_between(edges, bottom, bottom - 0.8 * heights, step="post", color=colour(track.labels[index]), linewidth=0)
+
+
+def _visible_triangles(positions: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    corners = positions[faces]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    facing = faces[normals[:, 2] > 0]
+    # Painted from back to front, so that near triangles cover far ones.
+    return facing[np.argsort(positions[facing, 2].mean(axis=1))]
 
 
 def _figure(width: float, height: float) -> Figure:

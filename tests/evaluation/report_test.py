@@ -34,7 +34,7 @@ def example_figures():
         "lips": report.lip_distance_figure({"truth": curve, "ours": curve * 0.8}, 30.0, [("p", 1.0, 1.1), ("a", 1.1, 1.3)]),
         "error": report.error_over_time_figure({"ours": curve**2, "mean motion": 2 * curve**2}, 30.0),
         "calibration": report.reliability_figure({"ours": reliability(p.argmax(1), p)}),
-        "heat": report.heat_map_figure(rng.normal(0, 0.05, (300, 3)), {"ours": rng.uniform(0, 2, 300), "peer": np.full(300, 2.0)}),
+        "heat": report.heat_map_figure(rng.normal(0, 0.05, (90, 3)), {"ours": rng.uniform(0, 2, 90), "peer": np.full(90, 2.0)}),
         "intensity": report.intensity_figure(["happy", "sad", "sad"], np.array([0.2, 0.4, 0.6]), np.array([0.3, 0.4, 0.5])),
     }
 
@@ -98,3 +98,11 @@ def test_pictures_show_their_data(tmp_path):
 def test_strips_use_the_emotions_colours():
     figure = report.emotion_strip_figure({"truth": [(0, 1, "happy", 0.5), (1, 2, "sad")]}, 2.0)
     assert [handle.get_text() for handle in figure.legends[0].get_texts()] == ["happy", "sad"]
+
+
+def test_heat_maps_show_the_front_only():
+    vertices = np.array([[0, 0, 1], [1, 0, 1], [0, 1, 1], [0, 0, -1], [1, 0, -1], [0, 1, -1.0]])
+    front, back = [0, 1, 2], [3, 5, 4]
+    assert report._visible_triangles(vertices, np.array([back, front])).tolist() == [front]
+    figure = report.heat_map_figure(vertices, {"ours": np.arange(6.0)}, np.array([front, back]))
+    assert figure.axes[0].get_title() == "ours: 2.50 mm"
