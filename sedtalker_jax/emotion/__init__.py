@@ -1,6 +1,7 @@
 """Emotion labels, tracks over time, their decoding and shaping."""
 
 from sedtalker_jax.emotion.decoding import DECODERS, commit, decode, learn_transition_cost, sharpen, total_variation
+from sedtalker_jax.emotion.editing import EditDictionary, EditDirection, EditResult, segment_embeddings
 from sedtalker_jax.emotion.formats import SEGMENT_SUFFIXES, Segment, read_segments, write_segments
 from sedtalker_jax.emotion.keyframes import KeyFrames
 from sedtalker_jax.emotion.labels import (
@@ -16,6 +17,7 @@ from sedtalker_jax.emotion.labels import (
     label_index,
     resolve_label,
 )
+from sedtalker_jax.emotion.schedule import Edit, EditSchedule
 from sedtalker_jax.emotion.shaping import EmotionKeys, Shaping, shape, strengths
 from sedtalker_jax.emotion.track import EmotionTrack, TrackSamples
 
@@ -29,6 +31,11 @@ __all__ = [
     "NEUTRAL",
     "PAPER",
     "SEGMENT_SUFFIXES",
+    "Edit",
+    "EditDictionary",
+    "EditDirection",
+    "EditResult",
+    "EditSchedule",
     "EmotionKeys",
     "EmotionTrack",
     "KeyFrames",
@@ -43,6 +50,7 @@ __all__ = [
     "learn_transition_cost",
     "read_segments",
     "resolve_label",
+    "segment_embeddings",
     "shape",
     "sharpen",
     "strengths",

@@ -1,0 +1,270 @@
+"""Editing an emotion by walking across the boundaries between emotions (EditEmoTalk, arXiv 2601.10000), over time.
+
+A linear classifier f_k(z) = w_k . z + b_k of labelled embeddings gives unit normals v_k = w_k / |w_k|; an edit is
+z'_t = z_t + sum_k alpha_k(t) s_k v_k. Two things are ours, as the paper's details are not public: z is the embedding whitened
+by the training data, so that a step along a normal respects how embeddings vary together, and s_k makes alpha readable.
+
+    alpha = 0    as heard
+    alpha = 1    the mean of the source emotion arrives, along v, where the mean of the target is
+    alpha < 0    less of it; alpha > 1 more than usual
+
+After an edit, category and intensity are read again from the edited embedding, so the signals can't contradict each other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from sedtalker_jax.emotion.formats import replace_when_complete
+from sedtalker_jax.emotion.labels import NEUTRAL, resolve_label
+from sedtalker_jax.emotion.schedule import EditSchedule
+from sedtalker_jax.errors import UserError
+
+LEAST_EXAMPLES = 5
+"""Embeddings that an emotion needs before a boundary is drawn around it."""
+
+BOUND_QUANTILE, BOUND_FACTOR = 0.999, 1.5
+"""Edits are clipped at this factor times this quantile of the training embeddings' Mahalanobis distance from their mean."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EditDirection:
+    """A way from one emotion to another.
+
+    Attributes:
+      step: [C] in embedding space: what alpha = 1 adds.
+      normal: [C], the unit normal v in whitened space.
+      scale: s, whitened units per alpha.
+      boundary_alpha: the alpha at which the mean of the source emotion meets the boundary.
+    """
+
+    step: Float[np.ndarray, " C"]
+    normal: Float[np.ndarray, " C"]
+    scale: float
+    boundary_alpha: float
+
+
+@dataclasses.dataclass(frozen=True)
+class EditResult:
+    """Edited embeddings [T, C], and which frames [T] reached the bound and were held back to it."""
+
+    embeddings: Float[np.ndarray, "T C"]
+    clipped: Bool[np.ndarray, " T"]
+
+    def describe(self) -> str:
+        """One line for the user about what was held back; empty when nothing was."""
+        if not self.clipped.any():
+            return ""
+        share = 100 * self.clipped.mean()
+        return f"the edit was held back in {share:.0f}% of frames, where it would leave what the voice model knows"
+
+
+@dataclasses.dataclass(frozen=True)
+class EditDictionary:
+    """The boundaries between emotions in a diarizer's embedding space; stored with its checkpoint.
+
+    Attributes:
+      labels: names of the K emotions that have boundaries.
+      mean: [C], of the training embeddings.
+      whitening, colouring: [C, C]; z = (e - mean) @ whitening, and back e = mean + z @ colouring.
+      class_means: [K, C] whitened means of the emotions.
+      weights, biases: [K, C], [K]: f_k(z) = weights_k . z + biases_k, emotion k against the rest.
+      pair_weights, pair_biases: [K, K, C], [K, K]: positive on the side of the second emotion; antisymmetric.
+      bound: Mahalanobis distance from the mean beyond which edits are clipped.
+    """
+
+    labels: tuple[str, ...]
+    mean: Float[np.ndarray, " C"]
+    whitening: Float[np.ndarray, "C C"]
+    colouring: Float[np.ndarray, "C C"]
+    class_means: Float[np.ndarray, "K C"]
+    weights: Float[np.ndarray, "K C"]
+    biases: Float[np.ndarray, " K"]
+    pair_weights: Float[np.ndarray, "K K C"]
+    pair_biases: Float[np.ndarray, "K K"]
+    bound: float
+
+    @classmethod
+    def fit(
+        cls, embeddings: Float[np.ndarray, "n C"], emotions: Sequence[str], *, regularisation: float = 1.0
+    ) -> EditDictionary:
+        """Draws boundaries between labelled embeddings: means over utterances or segments, one row each.
+
+        Args:
+          embeddings: [n, C].
+          emotions: the name of each row's emotion.
+          regularisation: inverse strength C of the logistic regression, as in scikit-learn.
+
+        Raises:
+          UserError: fewer than two emotions with LEAST_EXAMPLES rows, or rows that are not finite.
+        """
+        # Imported here: editing with a stored dictionary needs numpy only.
+        from sklearn.linear_model import LogisticRegression
+
+        rows, names = np.asarray(embeddings, np.float64), np.asarray(emotions)
+        if rows.ndim != 2 or len(rows) != len(names) or not np.all(np.isfinite(rows)):
+            given = f"{rows.shape}, {len(names)} emotions"
+            raise UserError(f"boundaries need finite embeddings [n, C] with one emotion each, not {given}")
+        found, counts = np.unique(names, return_counts=True)
+        labels = tuple(str(name) for name in found[counts >= LEAST_EXAMPLES])
+        if len(labels) < 2:
+            listed = ", ".join(f"{name} {count}" for name, count in zip(found, counts, strict=True))
+            raise UserError(f"boundaries need two emotions with at least {LEAST_EXAMPLES} segments each; there are: {listed}")
+        kept = np.isin(names, labels)
+        rows, names = rows[kept], names[kept]
+        mean, whitening, colouring = _whitener(rows)
+        z = (rows - mean) @ whitening
+        class_means = np.stack([z[names == label].mean(axis=0) for label in labels])
+
+        def boundary(points: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, float]:
+            model = LogisticRegression(C=regularisation, class_weight="balanced", max_iter=2_000).fit(points, positive)
+            return model.coef_[0], float(model.intercept_[0])
+
+        K, C = len(labels), rows.shape[1]
+        weights, biases = np.zeros((K, C)), np.zeros(K)
+        pair_weights, pair_biases = np.zeros((K, K, C)), np.zeros((K, K))
+        for k, label in enumerate(labels):
+            weights[k], biases[k] = boundary(z, names == label)
+            for j in range(k):
+                pair = (names == label) | (names == labels[j])
+                pair_weights[j, k], pair_biases[j, k] = boundary(z[pair], names[pair] == label)
+                pair_weights[k, j], pair_biases[k, j] = -pair_weights[j, k], -pair_biases[j, k]
+        bound = BOUND_FACTOR * float(np.quantile(np.linalg.norm(z, axis=1), BOUND_QUANTILE))
+        return cls(labels, mean, whitening, colouring, class_means, weights, biases, pair_weights, pair_biases, bound)
+
+    def whiten(self, embeddings: Float[np.ndarray, "*n C"]) -> Float[np.ndarray, "*n C"]:
+        """z of embeddings; its length is the Mahalanobis distance from the training mean."""
+        return (np.asarray(embeddings, np.float64) - self.mean) @ self.whitening
+
+    def scores(self, embeddings: Float[np.ndarray, "*n C"]) -> Float[np.ndarray, "*n K"]:
+        """f_k of embeddings: positive on emotion k's side of its boundary."""
+        return self.whiten(embeddings) @ self.weights.T + self.biases
+
+    def direction(self, target: str, source: str | None = None) -> EditDirection:
+        """The way towards `target`.
+
+        Args:
+          target: emotion to move to.
+          source: emotion to move from, along the normal of the boundary between the two. Without it, the normal of the
+            target's boundary against all others is taken, scaled from neutral (from all others for neutral itself, or when
+            there is no neutral).
+
+        Raises:
+          UserError: an emotion without boundaries, or the same one twice.
+        """
+        k = self.labels.index(resolve_label(target, self.labels))
+        if source is not None:
+            j = self.labels.index(resolve_label(source, self.labels))
+            if j == k:
+                raise UserError(f"an edit from '{source}' to '{target}' leads nowhere; name two emotions")
+            weight, bias, start = self.pair_weights[j, k], self.pair_biases[j, k], self.class_means[j]
+        else:
+            weight, bias = self.weights[k], self.biases[k]
+            others = [mean for name, mean in zip(self.labels, self.class_means, strict=True) if name != self.labels[k]]
+            has_neutral = NEUTRAL in self.labels and self.labels[k] != NEUTRAL
+            start = self.class_means[self.labels.index(NEUTRAL)] if has_neutral else np.mean(others, axis=0)
+        length = float(np.linalg.norm(weight))
+        if length == 0:
+            raise UserError(f"the boundary of '{target}' has no direction: its embeddings do not differ from the others")
+        normal = weight / length
+        scale = float(normal @ (self.class_means[k] - start))
+        boundary_alpha = float(-(weight @ start + bias) / (length * scale)) if scale else float("nan")
+        return EditDirection(scale * normal @ self.colouring, normal, scale, boundary_alpha)
+
+    def apply(
+        self, embeddings: Float[np.ndarray, "T C"], times: Float[np.ndarray, " T"], schedule: EditSchedule
+    ) -> EditResult:
+        """e'_t = e_t + sum_k alpha_k(t) step_k, held back where it would pass the bound.
+
+        A frame that the schedule leaves alone comes back unchanged, bit by bit. A frame that lies outside the bound already
+        may move towards the mean or along its shell, not further out.
+
+        Args:
+          embeddings: [T, C], the diarizer's.
+          times: [T] seconds.
+        """
+        original = np.asarray(embeddings)
+        if original.ndim != 2 or original.shape[1] != len(self.mean) or len(original) != len(times):
+            wanted = f"{len(times)} times and a dictionary of {len(self.mean)} numbers"
+            raise UserError(f"embeddings of shape {original.shape} do not fit {wanted}")
+        delta = np.zeros(original.shape, np.float64)
+        for edit in schedule.edits:
+            delta += edit.alpha_at(times)[:, None] * self.direction(edit.target, edit.source).step
+        z, d = self.whiten(original), delta @ self.whitening
+        limit = np.maximum(self.bound, np.linalg.norm(z, axis=1))
+        # The largest share of the edit that stays inside: |z + share d| = limit is a quadratic equation in the share.
+        squared, product = np.square(d).sum(axis=1), (z * d).sum(axis=1)
+        room = np.maximum(limit**2 - np.square(z).sum(axis=1), 0.0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            share = np.where(squared > 0, (-product + np.sqrt(product**2 + squared * room)) / squared, 1.0)
+        clipped = share < 1.0 - 1e-9
+        share = np.clip(share, 0.0, 1.0)
+        edited = np.where((squared > 0)[:, None], original + share[:, None] * delta, original).astype(original.dtype)
+        return EditResult(edited, clipped)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes an .npz file in one piece.
+
+        Raises:
+          UserError: another suffix, or a place that can't be written.
+        """
+        if Path(path).suffix != ".npz":
+            raise UserError(f"{path}: an edit dictionary is stored as .npz")
+        arrays = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        arrays["labels"] = np.array(self.labels)
+        with replace_when_complete(path) as temporary:
+            np.savez_compressed(temporary, **arrays)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> EditDictionary:
+        """Reads what `save` wrote.
+
+        Raises:
+          UserError: missing or malformed file.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                arrays: dict = {field.name: data[field.name] for field in dataclasses.fields(cls)}
+        except FileNotFoundError as error:
+            raise UserError(f"{path}: no such file; fit a dictionary first") from error
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise UserError(f"{path}: not an edit dictionary ({error}); fit it again") from error
+        arrays["labels"] = tuple(str(label) for label in arrays["labels"])
+        arrays["bound"] = float(arrays["bound"])
+        return cls(**arrays)
+
+
+def segment_embeddings(
+    embeddings: Float[np.ndarray, "T C"], times: Float[np.ndarray, " T"], segments: Sequence[Sequence]
+) -> tuple[Float[np.ndarray, "n C"], list[str]]:
+    """Mean embedding and label of each segment (start_s, end_s, label, ...) that holds a frame: the rows that `fit` takes."""
+    values, moments = np.asarray(embeddings, np.float64), np.asarray(times)
+    means, labels = [], []
+    for start, end, label, *_ in segments:
+        inside = (moments >= start) & (moments < end)
+        if inside.any():
+            means.append(values[inside].mean(axis=0))
+            labels.append(str(label))
+    return np.array(means).reshape(len(means), values.shape[1]), labels
+
+
+def compose(schedules: Mapping[str, EditSchedule] | Sequence[EditSchedule]) -> EditSchedule:
+    """All edits of several schedules together; displacements add up, in any order."""
+    several = schedules.values() if isinstance(schedules, Mapping) else schedules
+    return EditSchedule(tuple(edit for schedule in several for edit in schedule.edits))
+
+
+def _whitener(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    mean = rows.mean(axis=0)
+    covariance = np.cov(rows, rowvar=False).reshape(rows.shape[1], rows.shape[1])
+    values, vectors = np.linalg.eigh(covariance)
+    # A little of the mean variance is added: directions in which segments hardly vary must not be blown up.
+    values = np.maximum(values, 0.0) + max(1e-3 * float(values.mean()), 1e-12)
+    return mean, vectors / np.sqrt(values) @ vectors.T, vectors * np.sqrt(values) @ vectors.T
