@@ -34,7 +34,7 @@ class KeyFrames:
     def __post_init__(self):
         times, values = np.asarray(self.times, np.float64), np.asarray(self.values, np.float64)
         if times.ndim != 1 or not len(times) or len(values) != len(times):
-            raise UserError(f"key frames need a key and one value for each: {times.shape} times, {values.shape} values")
+            raise UserError(f"key frames need at least one key, each with a value: {times.shape} and {values.shape}")
         if not (np.all(np.isfinite(times)) and np.all(np.isfinite(values))):
             raise UserError("key frames must have finite times and values")
         late = np.flatnonzero(np.diff(times) <= 0)
