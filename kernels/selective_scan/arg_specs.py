@@ -98,7 +98,7 @@ CONTRACT = (
     ArgSpec("one_step", 3, 1, 8, 4, initial_state=True),
     ArgSpec("odd", 3, 67, 20, 5, initial_state=True, mask=True, reset=True),
     ArgSpec("odd_reverse", 3, 67, 20, 5, initial_state=True, mask=True, reset=True, reverse=True),
-    ArgSpec("long", 1, 300, 16, 8, reset=True, z=False),
+    ArgSpec("long", 1, 299, 16, 8, reset=True, z=False),
     ArgSpec("bfloat16", 2, 130, 32, 16, dtype="bfloat16", initial_state=True, mask=True),
     ArgSpec("tile", 2, 70, 256, 16, initial_state=True),
 )

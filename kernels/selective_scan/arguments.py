@@ -9,6 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+LOG2_E = 1.4426950408889634
+"""exp(x) = exp2(LOG2_E x): exp2 is the instruction that vector units have, so the factor is folded into A once."""
+
+SHARED = ("A", "D", "delta_bias")
+"""The ScanArgs without a batch axis. Their gradients leave an implementation per example and are summed in one place."""
+
 SOFTPLUS_THRESHOLD = 20.0
 """Above this input softplus is the identity (the limit that PyTorch and mamba_ssm use): exp never overflows."""
 

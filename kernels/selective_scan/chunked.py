@@ -2,9 +2,10 @@
 
 Forward keeps the state that enters each chunk, [B, L / chunk, N, E], and nothing else. Backward walks the chunks from the
 other end, recomputes the chunk's states from that one, and runs the adjoint recurrence. The state is [N, E] with the
-channels minor, so that every operation runs along full vectors. On a CPU the batch is a loop: one example's state stays in
-the nearest cache, and a reduction over N is a matrix-vector product rather than a batched one, which XLA's CPU compiler
-turns into slow scalar loops.
+channels minor, so that every operation runs along full vectors.
+
+On a CPU the batch is a loop. Forward advances as many examples together as the second-level cache holds; backward, which
+has reductions over E, takes one at a time: XLA's CPU compiler turns a batched matrix-vector product into scalar loops.
 """
 
 from __future__ import annotations
@@ -12,9 +13,23 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from kernels.selective_scan.arguments import ScanArgs, ScanOptions, activate_delta, compute_dtype, finish_output
+from kernels.selective_scan.arguments import (
+    LOG2_E,
+    SHARED,
+    ScanArgs,
+    ScanOptions,
+    activate_delta,
+    compute_dtype,
+    finish_output,
+)
+from kernels.selective_scan.exponential import exp2_polynomial
 
-LOG2_E = 1.4426950408889634
+GROUP_STATES = 65536
+"""State elements (examples x N x E) that the CPU's forward pass advances together: 256 KiB stay in the second-level cache,
+and each operation is long enough for XLA to share it between threads."""
+
+PARALLEL_STATES = 16384
+"""From this many state elements on, XLA's threads pay for their handover and the cheaper exponential shows."""
 
 
 def _prologue(u, delta, delta_bias, valid, softplus, dtype):
@@ -36,12 +51,12 @@ def _in_chunks(x, chunk, pad_value=0.0):
     return x.reshape((-1, chunk) + x.shape[1:])
 
 
-def _chunk_steps(args: ScanArgs, chunk: int):
+def _chunk_steps(args: ScanArgs, chunk: int, dtype):
     """The step-wise arrays of one example in chunks. Padding at the end is marked as padding: it is exact anywhere."""
     length = args.u.shape[0]
     valid = args.valid
     if valid is None and length % chunk:
-        valid = jnp.ones(length, compute_dtype(args))
+        valid = jnp.ones(length, dtype)
     keep = args.keep
     return {
         "u": _in_chunks(args.u, chunk),
@@ -54,15 +69,28 @@ def _chunk_steps(args: ScanArgs, chunk: int):
     }
 
 
-def _decay(delta_t, keep_t, A2):
-    decay = jnp.exp2(delta_t * A2)
+def _decay(delta_t, keep_t, A):
+    decay = jnp.exp(delta_t * A)
     return decay if keep_t is None else decay * keep_t
 
 
-def _forward_one(args: ScanArgs, options: ScanOptions):
-    """One example: arrays without the batch axis."""
+def _contract_states(C_t, h):
+    """sum_n C_t[g, n] h[g, n, e]. Of one example as a matrix-vector product, which XLA's CPU compiler does far better."""
+    if h.shape[0] == 1:
+        return jnp.einsum("n,ne->e", C_t[0], h[0])[None]
+    return jnp.sum(h * C_t[:, :, None], axis=1)
+
+
+def _forward_group(args: ScanArgs, options: ScanOptions, exp2):
+    """Some examples [G, L, ...] side by side: y [G, L, E], final [G, E, N], entering states [G, L / chunk, N, E]."""
     dtype = compute_dtype(args)
-    A2 = args.A.T * LOG2_E  # exp2 is one instruction on most vector units; exp is that and a multiplication
+    A2 = args.A.T * LOG2_E
+    length = args.u.shape[1]
+    # Time first, so that a step reads one contiguous block.
+    shared = dict.fromkeys(SHARED)
+    steps = jax.vmap(lambda one: _chunk_steps(one, options.chunk, dtype), out_axes=2)(
+        args._replace(**shared, initial_state=None)
+    )
 
     def chunk_step(h, c):
         entering = h
@@ -70,24 +98,27 @@ def _forward_one(args: ScanArgs, options: ScanOptions):
 
         def step(h, t):
             delta_t, x_t, B_t, C_t, keep_t = t
-            h = _decay(delta_t, keep_t, A2) * h + B_t[:, None] * x_t
-            return h, jnp.einsum("n,ne->e", C_t, h)
+            decay = exp2(delta_t[:, None] * A2)
+            if keep_t is not None:
+                decay = decay * keep_t[:, None, None]
+            h = decay * h + B_t[:, :, None] * x_t[:, None]
+            return h, _contract_states(C_t, h)
 
-        h, y = jax.lax.scan(step, h, (delta, x, c["B"].astype(dtype), c["C"].astype(dtype), c["keep"]), reverse=options.reverse)
+        inputs = (delta, x, c["B"].astype(dtype), c["C"].astype(dtype), c["keep"])
+        h, y = jax.lax.scan(step, h, inputs, reverse=options.reverse)
         y = _epilogue(y, c["u"], args.D, c["z"], c["valid"]).astype(args.u.dtype)
         return h, (y, entering)
 
-    final, (y, entering) = jax.lax.scan(
-        chunk_step, args.initial_state.T, _chunk_steps(args, options.chunk), reverse=options.reverse
-    )
-    return y.reshape((-1,) + y.shape[2:])[: args.u.shape[0]], final.T, entering
+    start = jnp.swapaxes(args.initial_state, 1, 2)
+    final, (y, entering) = jax.lax.scan(chunk_step, start, steps, reverse=options.reverse)
+    y = y.reshape((-1,) + y.shape[2:])[:length]
+    return jnp.moveaxis(y, 0, 1), jnp.swapaxes(final, 1, 2), jnp.moveaxis(entering, 0, 1)
 
 
 def _backward_one(args: ScanArgs, entering, dy, dfinal, options: ScanOptions) -> ScanArgs:
     """Gradients of one example, every one of them in the compute dtype or the argument's own."""
     dtype = compute_dtype(args)
     A = args.A.T
-    A2 = A * LOG2_E
     length = args.u.shape[0]
 
     def chunk_step(carry, inputs):
@@ -105,7 +136,7 @@ def _backward_one(args: ScanArgs, entering, dy, dfinal, options: ScanOptions) ->
 
         def recompute(h, t):
             delta_t, x_t, B_t, keep_t = t
-            return _decay(delta_t, keep_t, A2) * h + B_t[:, None] * x_t, h
+            return _decay(delta_t, keep_t, A) * h + B_t[:, None] * x_t, h
 
         last, before = jax.lax.scan(recompute, entering, (delta, x, B, c["keep"]), reverse=options.reverse)
         if options.reverse:
@@ -123,7 +154,7 @@ def _backward_one(args: ScanArgs, entering, dy, dfinal, options: ScanOptions) ->
             g = g + C_t[:, None] * gy_t
             dB_t = jnp.einsum("ne,e->n", g, x_t)
             dx_t = jnp.einsum("n,ne->e", B_t, g)
-            g = g * _decay(delta_t, keep_t, A2)
+            g = g * _decay(delta_t, keep_t, A)
             q = g * before_t
             return (g, dA + q * delta_t), (dB_t, dx_t, jnp.sum(q * A, axis=0))
 
@@ -144,7 +175,7 @@ def _backward_one(args: ScanArgs, entering, dy, dfinal, options: ScanOptions) ->
         None if args.D is None else zeros(args.D),
         None if args.delta_bias is None else zeros(args.delta_bias),
     )
-    steps = (_chunk_steps(args, options.chunk), entering, _in_chunks(dy, options.chunk))
+    steps = (_chunk_steps(args, options.chunk, dtype), entering, _in_chunks(dy, options.chunk))
     (g, dA, dD, dbias), per_step = jax.lax.scan(chunk_step, carry, steps, reverse=not options.reverse)
     du, ddelta, dB, dC, dz = (None if x is None else x.reshape((-1,) + x.shape[2:])[:length] for x in per_step)
     return ScanArgs(
@@ -153,24 +184,30 @@ def _backward_one(args: ScanArgs, entering, dy, dfinal, options: ScanOptions) ->
     )  # fmt: skip
 
 
-_SHARED = ("A", "D", "delta_bias")
-
-
 def _split(args: ScanArgs):
-    """The arrays with a batch axis, and a function that joins one example of them with the shared ones."""
-    shared = {name: getattr(args, name) for name in _SHARED}
-    batched = args._replace(**{name: None for name in _SHARED})
-    return batched, lambda one: one._replace(**shared)
+    """The arrays with a batch axis, and a function that joins some examples of them with the shared ones."""
+    shared = {name: getattr(args, name) for name in SHARED}
+    return args._replace(**dict.fromkeys(SHARED)), lambda some: some._replace(**shared)
 
 
-def _over_batch(function, xs, loop: bool):
-    return jax.lax.map(function, xs) if loop else jax.vmap(function)(xs)
+def _cpu_group(batch: int, state: int) -> int:
+    """Examples side by side in the CPU's forward pass: the largest divisor of the batch within GROUP_STATES."""
+    return max(g for g in range(1, batch + 1) if batch % g == 0 and g * state <= max(GROUP_STATES, state))
 
 
 def forward(args: ScanArgs, options: ScanOptions, *, loop_over_batch: bool):
     """y [B, L, E], final state [B, E, N], and the states entering each chunk [B, L / chunk, N, E]."""
+    if not loop_over_batch:
+        return _forward_group(args, options, jnp.exp2)
     batched, join = _split(args)
-    return _over_batch(lambda one: _forward_one(join(one), options), batched, loop_over_batch)
+    batch, state = args.u.shape[0], args.A.size
+    group = _cpu_group(batch, state)
+    exp2 = jnp.exp2
+    if compute_dtype(args) == jnp.float32 and group * state >= PARALLEL_STATES:
+        exp2 = exp2_polynomial
+    groups = jax.tree.map(lambda x: x.reshape((-1, group) + x.shape[1:]), batched)
+    out = jax.lax.map(lambda some: _forward_group(join(some), options, exp2), groups)
+    return jax.tree.map(lambda x: x.reshape((batch,) + x.shape[2:]), out)
 
 
 def backward(args: ScanArgs, entering, dy, dfinal, options: ScanOptions, *, loop_over_batch: bool) -> ScanArgs:
@@ -181,4 +218,5 @@ def backward(args: ScanArgs, entering, dy, dfinal, options: ScanOptions, *, loop
         args, entering, dy, dfinal = inputs
         return _backward_one(join(args), entering, dy, dfinal, options)
 
-    return _over_batch(one, (batched, entering, dy, dfinal), loop_over_batch)
+    inputs = (batched, entering, dy, dfinal)
+    return jax.lax.map(one, inputs) if loop_over_batch else jax.vmap(one)(inputs)

@@ -14,9 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from kernels.selective_scan import chunked
-from kernels.selective_scan.arguments import ScanArgs, ScanOptions
-
-_SHARED = ("A", "D", "delta_bias")
+from kernels.selective_scan.arguments import SHARED, ScanArgs, ScanOptions
 
 
 def _forward(args: ScanArgs, options: ScanOptions, implementation: str | None):
@@ -44,7 +42,7 @@ def _flattened_over_vmap(function):
     @function.def_vmap
     def rule(axis_size, in_batched, args, *rest):
         args_batched, rest_batched = in_batched[0], in_batched[1:]
-        if any(getattr(args_batched, name) for name in _SHARED):
+        if any(getattr(args_batched, name) for name in SHARED):
 
             def one(i):
                 pick = functools.partial(_pick, i)
@@ -52,13 +50,13 @@ def _flattened_over_vmap(function):
 
             outs = jax.lax.map(one, jnp.arange(axis_size))
             return outs, jax.tree.map(lambda _: True, outs)
-        shared = {name: getattr(args, name) for name in _SHARED}
+        shared = {name: getattr(args, name) for name in SHARED}
 
         def join(x, is_batched):
             x = x if is_batched else jnp.broadcast_to(x[None], (axis_size, *x.shape))
             return x.reshape((-1, *x.shape[2:]))
 
-        none = dict.fromkeys(_SHARED)
+        none = dict.fromkeys(SHARED)
         joined_args, *joined_rest = jax.tree.map(
             join, (args._replace(**none), *rest), (args_batched._replace(**none), *rest_batched)
         )
@@ -104,7 +102,7 @@ def _scan_bwd(options, implementation, residuals, cotangents):
     dy, dfinal = cotangents
     grads = _run_backward(args, entering, dy, dfinal, options, implementation)
     # A fixed order of summation: partial sums per example, then one sum.
-    summed = {name: None if getattr(grads, name) is None else jnp.sum(getattr(grads, name), axis=0) for name in _SHARED}
+    summed = {name: None if getattr(grads, name) is None else jnp.sum(getattr(grads, name), axis=0) for name in SHARED}
     flags = {name: None if getattr(args, name) is None else jnp.zeros_like(getattr(args, name)) for name in ("valid", "keep")}
     return (grads._replace(**summed, **flags),)
 

@@ -66,9 +66,13 @@ def assert_contract(spec: ArgSpec, implementation: str | None, config: ScanConfi
 
 
 @pytest.mark.parametrize("spec", CONTRACT, ids=lambda s: s.name)
-@pytest.mark.parametrize("implementation", [*PURE, None])
+@pytest.mark.parametrize("implementation", PURE)
 def test_contract(spec, implementation):
     assert_contract(spec, implementation)
+
+
+def test_contract_of_the_default():
+    assert_contract(named("odd_reverse"), None)
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 67, 100])
