@@ -61,9 +61,10 @@ def evaluate(
         "temperature": round(model.temperature, 4),
         "baseline_clips": baseline_clips,
     }
-    tables = {"emotion": emotion.table, "animation": animation.table, "animation_ratios": animation.ratios}
+    tables = {"emotion": emotion.table, "animation": animation.table, "animation_shares": animation.shares}
     if emotion.differences is not None:
         tables["emotion_differences"] = emotion.differences
+    tables["animation_differences"] = animation.differences
     tables["per_emotion"] = emotion.per_emotion
     write_metrics_json(workdir / "metrics.json", tables, info)
     figures = _figures(model, predictions, emotion, animation)

@@ -18,7 +18,7 @@ from sedtalker_jax.axes import TrianglesArray, VertexSequence, WaveformArray
 from sedtalker_jax.data.face_codec import FaceCodec
 from sedtalker_jax.emotion import EmotionTrack
 from sedtalker_jax.errors import UserError
-from sedtalker_jax.face.template import FaceTemplate, load_template
+from sedtalker_jax.face.template import FaceTemplate, check_topology, load_template
 from sedtalker_jax.inference.windows import Window, split, stitch
 from sedtalker_jax.models.sedtalker import SEDTalkerModel
 from sedtalker_jax.training.checkpoint import load_params, read_meta
@@ -209,7 +209,7 @@ class SEDTalker:
             return space.template(space.template_names[0] if template is None else template)
         if not isinstance(template, FaceTemplate):
             template = load_template(template)
-        space.check(template)
+        check_topology(template, space.topology, space.num_vertices, space.faces)
         return template
 
     @functools.cached_property

@@ -16,6 +16,7 @@ from sedtalker_jax import evaluation as ev
 from sedtalker_jax.data.records import RecordReader
 from sedtalker_jax.data.world.timeline import silences
 from sedtalker_jax.emotion import EmotionTrack
+from sedtalker_jax.evaluation.animation_evaluation import AnimationEvaluation, AnimationRegions
 from sedtalker_jax.evaluation.table import ScoreRow, ScoreTable
 from sedtalker_jax.inference.baselines import FrameForest, measured_prosody, record_labels, true_prosody
 from sedtalker_jax.inference.pipeline import SEDTalker
@@ -127,100 +128,75 @@ class AnimationScores:
     """Tables of the animation scores, and curves of the first clips for plots."""
 
     table: ScoreTable
-    ratios: ScoreTable
+    differences: ScoreTable
+    shares: ScoreTable
     curves: list[dict[str, Any]]
 
 
-def score_animation(model: SEDTalker, predictions: Predictions, *, num_curves: int = 3) -> AnimationScores:
-    """Animation scores of the model with its own track and with the true one, a still face, and the mean motion.
+SYSTEMS = ("model", "model, true track", "neutral template", "mean motion")
+"""The model with its own track, with the face's true activation; a still face; the training motion's mean."""
 
-    Truth and predictions are vertices on the clip's own template; the lip, upper-face and eye sets are the face space's
-    regions, named with their sizes in the table's note.
+
+def score_animation(model: SEDTalker, predictions: Predictions, *, num_curves: int = 3) -> AnimationScores:
+    """Animation scores of SYSTEMS, as vertices on each clip's own template.
+
+    Args:
+      model: the trained model.
+      predictions: records and tracks of a split.
+      num_curves: clips whose lip distance is kept for plots.
     """
     codec, space = model.codec, model.codec.space
-    lips, upper, eyes = (np.asarray(space.regions[name]) for name in ("lips", "upper_face", "eye_region"))
-    points = np.asarray(space.regions["upper_lip_middle"]), np.asarray(space.regions["lower_lip_middle"])
-    names = ("model", "model, true track", "neutral template", "mean motion")
-    values: dict[str, dict[str, list]] = {name: {} for name in names}
-    weights, curves, closures = [], [], {name: [] for name in (*names, "truth")}
+    # Single points in the middle of the inner lips: the mean of a whole lip would see a smile as an opening.
+    points = {"upper_lip": ("upper_lip_middle",), "lower_lip": ("lower_lip_middle",)}
+    regions = AnimationRegions.from_mapping(space.topology, space.regions, space.num_vertices, **points)
+    scores = AnimationEvaluation(regions, model.fps, SYSTEMS)
+    curves = []
     for record, track in zip(
-        tqdm(predictions.records, desc="animate test", unit="clip", mininterval=2.0), predictions.tracks, strict=True
+        tqdm(predictions.records, desc="animate", unit="clip", mininterval=2.0), predictions.tracks, strict=True
     ):
         face = model.template(record["template"])
-        target = space.vertices(face.vertices, np.asarray(record["motion"], np.float32))
         waveform = record["waveform"]
         F = axes.num_animation_frames(len(waveform), model.fps)
-        times = np.arange(F) / model.fps
-        heard = track.at_times(times, sharpness=model.model.config.sharpness).activation
+        heard = track.at_times(np.arange(F) / model.fps, sharpness=model.model.config.sharpness).activation
         true = np.zeros_like(heard)
         stored = np.asarray(record["activation"], np.float32)[:F]
         true[: len(stored)] = stored
-        systems = {
-            "model": codec.vertices(face.vertices, model.motion(waveform, heard, face)),
-            "model, true track": codec.vertices(face.vertices, model.motion(waveform, true, face)),
-            "neutral template": np.broadcast_to(face.vertices, (F, *face.vertices.shape)),
-            "mean motion": codec.vertices(face.vertices, np.zeros((F, codec.rank), np.float32)),
+        target = space.vertices(face.vertices, np.asarray(record["motion"], np.float32))
+        still = np.zeros((F, codec.rank), np.float32)
+        motions = (model.motion(waveform, heard, face), model.motion(waveform, true, face), None, still)
+        vertices = {
+            name: np.broadcast_to(face.vertices, (F, *face.vertices.shape)) if motion is None else codec.vertices(face.vertices, motion)
+            for name, motion in zip(SYSTEMS, motions, strict=True)
         }
-        rest = float(ev.lip_distance(face.vertices[None], *points)[0])
-        distances = {}
-        for name, prediction in systems.items():
-            prediction, reference = ev.cut_to_shorter(prediction, target)
-            scores = _animation_scores(prediction, reference, face.vertices, lips, upper, eyes, model.fps)
-            for metric, value in scores.items():
-                values[name].setdefault(metric, []).append(value)
-            distances[name] = ev.lip_distance(prediction, *points)
-        distances["truth"] = ev.lip_distance(target, *points)
-        for name, distance in distances.items():
-            closures[name].append(ev.bilabial_closures(distance, model.fps, record["phonemes"], closed_distance=rest))
-        weights.append(len(target))
+        transitions = [b[0] for a, b in zip(record["segments"], record["segments"][1:], strict=False) if a[2] != b[2]]
+        scores.add(
+            record["id"],
+            record["speaker"],
+            target,
+            face.vertices,
+            vertices,
+            phonemes=record["phonemes"],
+            transitions=transitions,
+            waveform=waveform,
+        )
         if len(curves) < num_curves:
-            curves.append({"id": record["id"], "phonemes": record["phonemes"], "lip_distance": distances})
-    bootstrap = ev.HierarchicalBootstrap([record["speaker"] for record in predictions.records])
-    return AnimationScores(*_animation_tables(values, closures, np.array(weights, float), bootstrap, space.regions), curves)
+            shown = {"truth": target, "model": vertices["model"], "mean motion": vertices["mean motion"]}
+            distance = {name: ev.lip_distance(v, regions.upper_lip, regions.lower_lip) for name, v in shown.items()}
+            curves.append({"id": record["id"], "phonemes": record["phonemes"], "lip_distance": distance})
+    title = "Animation, unseen voices, sentences and heads"
+    return AnimationScores(scores.table(title), scores.differences("Animation"), _shares(scores), curves)
 
 
-def _animation_scores(prediction, reference, template, lips, upper, eyes, fps) -> dict[str, float]:
-    def mean_square_mm2(vertices):
-        return float(np.mean(np.sum(np.square(1e3 * (prediction[:, vertices] - reference[:, vertices])), axis=-1)))
+def _shares(scores: AnimationEvaluation) -> ScoreTable:
+    """The model's squared errors as shares of the trivial systems', paired by clip and weighted by frames."""
+    bootstrap = ev.HierarchicalBootstrap(scores.speakers)
+    frames = np.asarray(scores.num_frames, np.float64)
 
-    return {
-        "lip_mean_squared_error_mm2": mean_square_mm2(lips),
-        "lip_vertex_error_mm2": ev.lip_vertex_error_mm2(prediction, reference, lips),
-        "lip_vertex_error_rooted_mm": ev.lip_vertex_error_rooted_mm(prediction, reference, lips),
-        "mean_vertex_error_mm": ev.mean_vertex_error_mm(prediction, reference),
-        "emotional_vertex_error_mm2": 1e6 * ev.emotional_vertex_error(prediction, reference, eyes),
-        "upper_face_mean_squared_error_mm2": mean_square_mm2(upper),
-        "upper_face_dynamics_deviation_mm2": 1e6 * ev.upper_face_dynamics_deviation(prediction, reference, template, upper),
-        "velocity_error_mm_per_s": ev.velocity_error_mm_per_s(prediction, reference, fps),
-    }
-
-
-_UNITS = {"mm2": "mm²", "mm": "mm", "mm_per_s": "mm/s"}
-
-
-def _animation_tables(values, closures, weights, bootstrap, regions) -> tuple[ScoreTable, ScoreTable]:
-    names = list(values)
     rows = []
-    for metric in values[names[0]]:
-        cells = {name: bootstrap.mean(np.array(values[name][metric]), weights) for name in names}
-        unit = next(_UNITS[suffix] for suffix in ("mm_per_s", "mm2", "mm") if metric.endswith("_" + suffix))
-        better = None if metric.startswith("upper_face_dynamics") else False
-        rows.append(ScoreRow(metric, cells, unit, better, 3))
-    recall = {name: bootstrap.interval(np.array(counts, float)) for name, counts in closures.items()}
-    rows.append(ScoreRow("bilabial_closure_recall", recall, "", True, 3))
-    sizes = ", ".join(f"{name} {len(regions[name])}" for name in ("lips", "upper_face", "eye_region"))
-    note = f"Frame-weighted means, 95% intervals over voices, then clips. Vertex sets of the face space: {sizes}."
-    table = ScoreTable("Animation, unseen voices, sentences and heads", [*names, "truth"], rows, note)
-
-    def ratio(sums):
-        return sums[..., 0] / np.maximum(sums[..., 1], 1e-12)
-
-    ratios = []
-    for metric in ("lip_mean_squared_error_mm2", "lip_vertex_error_mm2", "upper_face_mean_squared_error_mm2"):
-        ours = np.array(values["model"][metric]) * weights
+    for metric in ("lip_mean_squared_error_mm2", "lip_vertex_error_mm2", "emotional_vertex_error_mm2"):
+        ours = scores.per_clip(metric, SYSTEMS[0]) * frames
         cells = {
-            other: bootstrap.interval(np.stack([ours, np.array(values[other][metric]) * weights], axis=1), ratio)
-            for other in ("neutral template", "mean motion")
+            other: bootstrap.interval(np.stack([ours, scores.per_clip(metric, other) * frames], axis=1)) for other in SYSTEMS[2:]
         }
-        ratios.append(ScoreRow(metric, cells, "", False, 3))
-    return table, ScoreTable("Model's error as a share of ...", ["neutral template", "mean motion"], ratios, "Paired over clips.")
+        rows.append(ScoreRow(metric, cells, "", False))
+    return ScoreTable("Squared error of the model as a share of ...", SYSTEMS[2:], rows, "Paired by clip, weighted by frames.")

@@ -64,7 +64,7 @@ class Attention(nn.Module):
         query = self._dense(H * head_dim, "query")(x)
         key = self._dense(G * head_dim, "key")(x)
         value = self._dense(G * head_dim, "value")(x).reshape(B, L, G, head_dim)
-        query, key = self._rotate(query, H), self._rotate(key, G)
+        query, key = self._rotate(query, H, "query"), self._rotate(key, G, "key")
         query = query.reshape(B, L, G, H // G, head_dim)
         key = key.reshape(B, L, G, head_dim)
         scores = jnp.einsum("blghd,bmgd->bghlm", query, key, preferred_element_type=self.precision.statistics)
@@ -78,15 +78,14 @@ class Attention(nn.Module):
     def _dense(self, features: int, name: str) -> nn.Dense:
         return nn.Dense(features, use_bias=False, dtype=self.precision.compute, param_dtype=self.precision.params, name=name)
 
-    def _rotate(self, x: Float[Array, "B L Q"], heads: int) -> Float[Array, "B L Q"]:
+    def _rotate(self, x: Float[Array, "B L Q"], heads: int, role: str) -> Float[Array, "B L Q"]:
         B, L, Q = x.shape
         statistics = self.precision.statistics
         if self.learned_rotary_rank:
             angles = rotary_angles(L, Q)
             base = jnp.asarray(np.concatenate([np.sin(angles), np.cos(angles)], axis=-1), statistics)
-            name = f"rotary_{Q}"
-            down = self.param(name + "_down", nn.initializers.lecun_normal(), (Q, self.learned_rotary_rank), self.precision.params)
-            up = self.param(name + "_up", nn.initializers.zeros, (self.learned_rotary_rank, Q), self.precision.params)
+            down = self.param(f"{role}_rotary_down", nn.initializers.lecun_normal(), (Q, self.learned_rotary_rank), self.precision.params)
+            up = self.param(f"{role}_rotary_up", nn.initializers.zeros, (self.learned_rotary_rank, Q), self.precision.params)
             sin, cos = jnp.split(base + base @ down.astype(statistics) @ up.astype(statistics), 2, axis=-1)
             return rotate_pairs(x.astype(statistics), sin, cos).astype(x.dtype)
         angles = rotary_angles(L, Q // heads)

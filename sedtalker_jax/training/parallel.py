@@ -49,11 +49,12 @@ class Parallel:
         devices = np.asarray(jax.devices())
         if devices.size % config.fsdp:
             raise ValueError(f"parallel.fsdp={config.fsdp} does not divide the {devices.size} devices")
-        # Linen and recurrent code need Auto axes; make_mesh would give Explicit ones.
-        self.mesh = Mesh(
-            devices.reshape(-1, config.fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto, AxisType.Auto)
-        )
-        self.batch_sharding = NamedSharding(self.mesh, P(("data", "fsdp")))
+        # Linen and recurrent code need Auto axes; make_mesh would give Explicit ones. pmap's outputs live on a mesh of its one
+        # axis: a state that starts on the same mesh is compiled for once, not once for the first step and again for all others.
+        names = ("data",) if config.mode == "pmap" else ("data", "fsdp")
+        shape = (-1,) if config.mode == "pmap" else (-1, config.fsdp)
+        self.mesh = Mesh(devices.reshape(shape), names, axis_types=(AxisType.Auto,) * len(names))
+        self.batch_sharding = NamedSharding(self.mesh, P(names))
 
     def state_shardings(self, abstract_state: Any) -> Any:
         """Sharding of every leaf of a state."""

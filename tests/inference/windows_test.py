@@ -1,0 +1,32 @@
+"""Long audio: windows cover everything on one grid, and stitching identical pieces gives the whole back."""
+
+import numpy as np
+import pytest
+
+from sedtalker_jax import axes
+from sedtalker_jax.inference.windows import split, stitch
+
+
+@pytest.mark.parametrize("fps", [25.0, 30.0, 60.0, 29.97])
+@pytest.mark.parametrize("num_samples", [400, 8 * 16_000, 8 * 16_000 + 1, 20 * 16_000 + 777, 100 * 16_000])
+def test_windows_cover_the_recording_on_one_grid(num_samples, fps):
+    windows = split(num_samples, 8.0, 2.0, fps)
+    assert windows[0].start == 0 and windows[-1].stop == num_samples
+    for before, after in zip(windows, windows[1:], strict=False):
+        assert after.start < before.stop - 16_000
+        assert after.start % axes.FRAME_HOP == 0
+        assert (after.start / axes.SAMPLE_RATE * fps) % 1 == pytest.approx(0, abs=1e-9) or fps == 29.97
+    assert all(400 <= window.stop - window.start <= 8 * 16_000 for window in windows)
+
+
+def test_stitching_pieces_of_one_sequence_gives_it_back():
+    whole = np.random.default_rng(0).normal(size=(100, 3)).astype(np.float32)
+    starts = [0, 30, 60]
+    pieces = [whole[start : start + 40] for start in starts]
+    np.testing.assert_allclose(stitch(pieces, starts, 100), whole, atol=1e-6)
+
+
+def test_a_cross_fade_rises_steadily_from_one_piece_to_the_next():
+    faded = stitch([np.zeros(40, np.float32), np.ones(40, np.float32)], [0, 30], 70)
+    assert np.all(faded[:30] == 0) and np.all(faded[40:] == 1)
+    assert np.all(np.diff(faded[29:41]) > 0)

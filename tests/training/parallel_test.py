@@ -1,0 +1,58 @@
+"""One device equals four, pmap equals the sharded jit, one process equals two, with all randomness on."""
+
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+LAYOUTS = {
+    "pmap, 4 devices": dict(mode="pmap", devices=4),
+    "jit, 1 device": dict(mode="jit", devices=1),
+    "jit, 4 devices, state sharded over 2": dict(mode="jit", devices=4, fsdp=2),
+    "pmap, 2 processes x 2 devices": dict(mode="pmap", devices=2, processes=2),
+    "jit, 2 processes x 2 devices": dict(mode="jit", devices=2, processes=2),
+}
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        return listener.getsockname()[1]
+
+
+def run(out, *, mode, devices, processes=1, fsdp=1) -> dict[str, np.ndarray]:
+    port = free_port()
+    command = [sys.executable, "-m", "tests.training.parallel_run", str(out), "--mode", mode, "--devices", str(devices)]
+    command += ["--fsdp", str(fsdp), "--processes", str(processes), "--port", str(port)]
+    started = [
+        subprocess.Popen([*command, "--process", str(i)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for i in range(processes)
+    ]
+    for process in started:
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, output[-3000:]
+    with np.load(out) as stored:
+        return dict(stored)
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("reference") / "out.npz", mode="pmap", devices=1)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layout_gives_the_gradients_and_parameters_of_one_device(layout, reference, tmp_path):
+    found = run(tmp_path / "out.npz", **LAYOUTS[layout])
+    assert found.keys() == reference.keys()
+    moved = 0.0
+    for name, expected in reference.items():
+        if name.startswith("gradient"):
+            scale = np.linalg.norm(expected)
+            error = np.linalg.norm(found[name] - expected)
+            assert error <= 1e-6 * scale + 1e-15, (name, error, scale)
+        elif name.startswith("after"):
+            assert np.abs(found[name] - expected).max() <= 1e-6, name
+            moved = max(moved, float(np.abs(expected - reference["before" + name.removeprefix("after")]).max()))
+    assert moved > 1e-2
