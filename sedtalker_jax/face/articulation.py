@@ -21,8 +21,8 @@ from scipy.signal import lfilter
 
 from sedtalker_jax.emotion.labels import ACTIVE
 from sedtalker_jax.face.head import ArticulationStyle, average_style
-from sedtalker_jax.face.phonemes import Phoneme, visemes_of
-from sedtalker_jax.face.rig import INDEX, NUM_ARKIT, NUM_WEIGHTS, pose, weight_indices, with_correctives
+from sedtalker_jax.face.phonemes import VOWELS, Phoneme, visemes_of
+from sedtalker_jax.face.rig import INDEX, NUM_WEIGHTS, pose, weight_indices, with_correctives
 from sedtalker_jax.face.rules import DEFAULT_FACE_RULES, face_rules
 
 __all__ = ["ArticulationStyle", "Phoneme", "articulate", "blinks", "expression_weights"]
@@ -32,6 +32,8 @@ GROUPS = ("jaw", "lips", "tongue")
 _JAW = ("jawOpen", "jawForward")
 _TONGUE = ("tongueOut",)
 _ROUND = ("mouthFunnel", "mouthPucker")
+# Where the visemes of a sound change: a diphthong stays longer on its first vowel.
+_EDGES = {1: (0.0, 1.0), 2: (0.0, 0.58, 1.0), 3: (0.0, 0.4, 0.7, 1.0)}
 _EYES_AND_BROWS = ("eye", "brow", "cheekSquint", "noseSneer")
 
 
@@ -67,9 +69,12 @@ class _Style:
         names = list(INDEX)
         self.group = np.array([_group_of(names[k]) for k in self.channels])
         self.targets = np.stack(poses)[:, self.channels]
-        self.dominance = np.array([[rules["visemes"][name].get("dominance", {}).get(g, 0.5) for g in GROUPS] for name in self.visemes])
-        self.dominance *= np.exp(0.5 * spread["viseme"] * style.normal("dominance", self.dominance.size).reshape(self.dominance.shape))
-        size, speed = style.normal("size and speed", 2)
+        self.dominance = np.array([rules["visemes"][name]["dominance"] for name in self.visemes], float)
+        self.dominance *= np.exp(
+            0.5 * spread["viseme"] * style.normal("dominance", self.dominance.size).reshape(self.dominance.shape)
+        )
+        size, speed, emphasis = style.normal("size, speed and emphasis", 3)
+        self.emphasis = np.exp(2.0 * spread["size"] * emphasis)
         self.size, self.speed = np.exp(spread["size"] * size), np.exp(spread["speed"] * speed)
         self.opening = style.opening
         self.expressions = np.zeros((len(ACTIVE), NUM_WEIGHTS))
@@ -112,7 +117,9 @@ def _prepared(style: ArticulationStyle, rules: Mapping[str, Any]) -> _Style:
     return entry
 
 
-def expression_weights(activation: np.ndarray, style: ArticulationStyle | None = None, rules: Mapping[str, Any] | None = None) -> np.ndarray:
+def expression_weights(
+    activation: np.ndarray, style: ArticulationStyle | None = None, rules: Mapping[str, Any] | None = None
+) -> np.ndarray:
     """Rig weights of a silent expression: activation [..., K-1] (columns emotion.labels.ACTIVE) -> [..., W]."""
     rules = _default_rules() if rules is None else rules
     person = _prepared(style or average_style(), rules)
@@ -152,14 +159,19 @@ def _segments(phonemes: Sequence[Phoneme], person: _Style, rules: Mapping[str, A
         names = visemes_of(sound.symbol)
         gain = 1.0
         if names != ("rest",):
-            gain = coarticulation["stress_gain"] if sound.stress == 1 else coarticulation["unstressed_gain"] if sound.stress == 0 else 1.0
-        if len(names) == 2:
-            edges = (0.0, 0.58, 1.0)
-        else:
-            edges = tuple(np.linspace(0.0, 1.0, len(names) + 1))
+            gain = (
+                coarticulation["stress_gain"]
+                if sound.stress == 1
+                else coarticulation["unstressed_gain"]
+                if sound.stress == 0
+                else 1.0
+            )
+        edges = _EDGES[len(names)]
         length = max(sound.end_s - sound.start_s, 1e-3)
         for k, name in enumerate(names):
-            rows.append((person.index.get(name, rest), sound.start_s + edges[k] * length, sound.start_s + edges[k + 1] * length, gain))
+            rows.append(
+                (person.index.get(name, rest), sound.start_s + edges[k] * length, sound.start_s + edges[k + 1] * length, gain)
+            )
         last = max(last, sound.end_s)
     rows.append((rest, last, max(end, last) + 0.4, 1.0))
     table = np.array(rows)
@@ -183,7 +195,7 @@ def _closure(phonemes: Sequence[Phoneme], viseme: str, times: np.ndarray, fps: f
         high = sound.start_s + length * (place + 1) / len(names)
         begin, finish = low + 0.10 * (high - low), high - 0.25 * (high - low)
         frame = round(0.5 * (begin + finish) * fps) / fps
-        begin, finish = min(begin, frame - 0.006), max(finish, frame + 0.006)
+        begin, finish = min(begin, frame - 1.1 / RATE), max(finish, frame + 1.1 / RATE)
         rise = np.clip((times - begin) / attack + 1.0, 0.0, 1.0)
         fall = np.clip((finish - times) / release + 1.0, 0.0, 1.0)
         held = np.minimum(rise, fall)
@@ -191,25 +203,24 @@ def _closure(phonemes: Sequence[Phoneme], viseme: str, times: np.ndarray, fps: f
     return out
 
 
-def _speech(phonemes, person: _Style, rules, times: np.ndarray, pace: np.ndarray, end: float) -> np.ndarray:
-    """Blended viseme targets before inertia, [n, channels]."""
-    viseme, start, stop, gain = _segments(phonemes, person, rules, end)
-    c = rules["coarticulation"]
+def _speech(
+    segments: tuple[np.ndarray, ...], person: _Style, rules: Mapping[str, Any], times: np.ndarray, pace: np.ndarray, group: int
+) -> np.ndarray:
+    """Blended viseme targets of one group of channels before inertia, [n, channels of the group]."""
+    viseme, start, stop, gain = segments
+    c, name = rules["coarticulation"], GROUPS[group]
     middle, half = 0.5 * (start + stop), 0.5 * c["core"] * (stop - start)
     # Rest holds for its whole length, not only in its middle.
-    is_rest = viseme == person.index["rest"]
-    half = np.where(is_rest, np.maximum(0.5 * (stop - start) - 0.05, 0.0), half)
+    half = np.where(viseme == person.index["rest"], np.maximum(0.5 * (stop - start) - 0.05, 0.0), half)
     offset = times[:, None] - middle
-    before, after = np.maximum(-offset - half, 0.0), np.maximum(offset - half, 0.0)
-    scale = pace[:, None] * person.speed
-    out = np.empty((len(times), len(person.channels)))
-    for g, name in enumerate(GROUPS):
-        columns = person.group == g
-        distance = c["rate_before"][name] * before + c["rate_after"][name] * after
-        strength = np.exp(-distance * scale) * (person.dominance[viseme, g] * gain)
-        goal = person.targets[viseme][:, columns] * gain[:, None]
-        out[:, columns] = (strength @ goal) / (strength.sum(1, keepdims=True) + c["rest_pull"])
-    return out
+    distance = np.where(offset > 0, c["rate_after"][name], -c["rate_before"][name]) * offset
+    distance -= half * np.where(offset > 0, c["rate_after"][name], c["rate_before"][name])
+    np.maximum(distance, 0.0, out=distance)
+    distance *= -person.speed * pace[:, None]
+    strength = np.exp(distance, out=distance)
+    strength *= person.dominance[viseme, group] * gain
+    goal = person.targets[viseme][:, person.group == group] * gain[:, None]
+    return (strength @ goal) / (strength.sum(1, keepdims=True) + c["rest_pull"])
 
 
 def articulate(
@@ -222,8 +233,8 @@ def articulate(
 ) -> np.ndarray:
     """Rig weights of a person who says `phonemes` while feeling `activation`.
 
-    phonemes: in order of time; gaps between them are rest. activation: [F, K-1] in [0, 1], columns emotion.labels.ACTIVE, at the
-    frames f / fps. style: a head's own (Head.style), else the average person. rules: from face_rules(), else the defaults.
+    phonemes: in order of time; gaps between them are rest. activation: [F, K-1] in [0, 1], columns emotion.labels.ACTIVE, at
+    the frames f / fps. style: a head's own (Head.style), else the average person. rules: from face_rules(), else the defaults.
     Returns [F, W] float32 with correctives, without blinks. Deterministic.
 
     Raises:
@@ -249,12 +260,11 @@ def articulate(
 
     # Speech: targets are read ahead by the delay of the mass that follows them.
     pace = 1.0 + a @ person.pace
+    segments = _segments(phonemes, person, rules, end)
     raw = np.empty((len(times), len(person.channels)))
-    is_jaw = person.group == 0
-    for mask, frequency in ((is_jaw, c["jaw_frequency"]), (~is_jaw, c["lip_frequency"])):
-        raw[:, mask] = _critically_damped(
-            _speech(phonemes, person, rules, times + _delay(frequency), pace, end)[:, mask], frequency * person.speed
-        )
+    for group, frequency in enumerate((c["jaw_frequency"], c["lip_frequency"], c["lip_frequency"])):
+        target = _speech(segments, person, rules, times + _delay(frequency), pace, group)
+        raw[:, person.group == group] = _critically_damped(target, frequency * person.speed)
     speech = np.zeros((len(times), NUM_WEIGHTS))
     speech[:, person.channels] = raw
     gain = (1.0 + a @ person.gain) * person.size
@@ -284,14 +294,20 @@ def articulate(
     smile = expression[:, weight_indices("mouthSmile")].mean(1)
     stretch = expression[:, weight_indices("mouthStretch")].mean(1)
     frown = expression[:, weight_indices("mouthFrown")].mean(1)
-    less_round = np.clip(1.0 - interplay["smile_against_rounding"] * smile - interplay["stretch_against_rounding"] * stretch, 0.2, 1.0)
+    less_round = np.clip(
+        1.0 - interplay["smile_against_rounding"] * smile - interplay["stretch_against_rounding"] * stretch, 0.2, 1.0
+    )
     for name in _ROUND:
         speech[:, INDEX[name]] *= less_round
     for name in ("mouthSmile", "mouthStretch"):
         speech[:, weight_indices(name)] *= np.clip(1.0 - interplay["frown_against_spreading"] * frown, 0.2, 1.0)[:, None]
 
     # Either may open the jaw, and together they do not open it further than it goes.
-    weights = np.where((speech > 0) & (expression > 0), 1.0 - (1.0 - np.minimum(speech, 1)) * (1.0 - np.minimum(expression, 1)), speech + expression)
+    weights = np.where(
+        (speech > 0) & (expression > 0),
+        1.0 - (1.0 - np.minimum(speech, 1)) * (1.0 - np.minimum(expression, 1)),
+        speech + expression,
+    )
     weights = np.clip(weights, 0.0, 1.15)
     held = 1.0 - np.maximum(closed, 0.7 * on_teeth)
     both = opened * held
@@ -306,6 +322,8 @@ def articulate(
     weights[:, weight_indices("mouthPress")] += (interplay["angry_presses_closure"] * closed * felt["angry"])[:, None]
     weights = np.clip(weights, 0.0, 1.15)
 
+    _emphasise(weights, phonemes, times, felt, person, rules["emphasis"])
+
     # To the frames; the closure is solved there, so that it is exact at what is seen.
     place = (frame_times - times[0]) * RATE
     low = np.minimum(place.astype(int), len(times) - 2)
@@ -317,19 +335,43 @@ def articulate(
 
     weights = at_frames(weights)
     closed, on_teeth = at_frames(closed)[:, 0], at_frames(on_teeth)[:, 0]
-    _close_lips(weights, closed, on_teeth, person.opening, c)
-    return with_correctives(weights.astype(np.float32)[:, :NUM_ARKIT])
+    return _close_lips(weights, closed, on_teeth, person.opening, c).astype(np.float32)
 
 
-def _close_lips(weights: np.ndarray, closed: np.ndarray, on_teeth: np.ndarray, opening: np.ndarray, c: Mapping[str, Any]) -> None:
-    """Solves for the closing weight that leaves (1 - closed) of the lips' opening, and parts lips that would cross (in place)."""
+def _emphasise(weights, phonemes, times: np.ndarray, felt: Mapping[str, np.ndarray], person: _Style, rule) -> None:
+    """Brow movements on stressed vowels (in place): aroused people move more, frowning ones knit instead of raising."""
+    centres = np.array([0.5 * (p.start_s + p.end_s) for p in phonemes if p.stress == 1 and visemes_of(p.symbol)[0] in VOWELS])
+    if not len(centres):
+        return
+    pulse = np.exp(-(((times[:, None] - centres) / rule["width"]) ** 2)).sum(1)
+    aroused = felt["angry"] + felt["happy"] + felt["surprise"] + 0.5 * felt["fear"]
+    pulse = (
+        np.minimum(pulse, 1.2) * rule["brows"] * person.emphasis * (1.0 + rule["arousal"] * aroused) * (1.0 - 0.6 * felt["sad"])
+    )
+    frown = np.clip(felt["angry"] + felt["disgust"] + 0.6 * felt["upset"], 0.0, 1.0)
+    for name, amount in (("browInnerUp", 0.8 * (1.0 - frown)), ("browOuterUp", 1.0 - frown), ("browDown", frown)):
+        indices = weight_indices(name)
+        weights[:, indices] = np.minimum(weights[:, indices] + (pulse * amount)[:, None], 1.15)
+
+
+def _close_lips(
+    weights: np.ndarray, closed: np.ndarray, on_teeth: np.ndarray, opening: np.ndarray, c: Mapping[str, Any]
+) -> np.ndarray:
+    """Solves for the closing weight that leaves (1 - closed) of the opening, and parts lips that would cross; [F, W].
+
+    Correctives bend with the closing weight, hence two rounds.
+    """
     jaw, close, drop = INDEX["jawOpen"], INDEX["mouthClose"], weight_indices("mouthLowerDown")
     weights[:, jaw] *= 1.0 - c["closure_jaw"] * np.maximum(closed, 0.6 * on_teeth)
-    gap = weights @ opening
-    wanted = np.maximum(gap, 0.0) * np.minimum(1.0 - closed, 1.0 - (1.0 - c["contact_opening"]) * on_teeth)
-    weights[:, close] += np.maximum(gap - wanted, 0.0) / -opening[close]
+    weights = with_correctives(weights)
+    left = np.minimum(1.0 - closed, 1.0 - (1.0 - c["contact_opening"]) * on_teeth)
+    wanted = np.maximum(weights @ opening, 0.0) * left
+    for _ in range(2):
+        weights[:, close] += np.maximum(weights @ opening - wanted, 0.0) / -opening[close]
+        weights = with_correctives(weights)
     crossing = np.maximum(-(weights @ opening), 0.0)
     weights[:, drop] += (crossing / opening[drop].sum())[:, None]
+    return weights
 
 
 def blinks(num_frames: int, fps: float, seed: int, rules: Mapping[str, Any] | None = None) -> np.ndarray:

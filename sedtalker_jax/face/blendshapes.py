@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from sedtalker_jax.face import anatomy
 from sedtalker_jax.face import shape as sculpt
 from sedtalker_jax.face.chart import EYE_ROW, LIP_ROWS, MOUTH_ROW, PARTS, ROW_Y, chart
 from sedtalker_jax.face.rig import INDEX, NUM_WEIGHTS
@@ -22,14 +23,18 @@ def _rotate_x(points: np.ndarray, centre: np.ndarray, angle: float) -> np.ndarra
     """Points turned about the x axis through `centre`; positive turns forward (+z) downwards (-y)."""
     offset = points - centre
     cos, sin = np.cos(angle), np.sin(angle)
-    return centre + np.stack([offset[:, 0], cos * offset[:, 1] - sin * offset[:, 2], sin * offset[:, 1] + cos * offset[:, 2]], -1)
+    return centre + np.stack(
+        [offset[:, 0], cos * offset[:, 1] - sin * offset[:, 2], sin * offset[:, 1] + cos * offset[:, 2]], -1
+    )
 
 
 def _rotate_y(points: np.ndarray, centre: np.ndarray, angle: float) -> np.ndarray:
     """Points turned about the y axis through `centre`; positive turns forward (+z) to the subject's left (+x)."""
     offset = points - centre
     cos, sin = np.cos(angle), np.sin(angle)
-    return centre + np.stack([cos * offset[:, 0] + sin * offset[:, 2], offset[:, 1], -sin * offset[:, 0] + cos * offset[:, 2]], -1)
+    return centre + np.stack(
+        [cos * offset[:, 0] + sin * offset[:, 2], offset[:, 1], -sin * offset[:, 0] + cos * offset[:, 2]], -1
+    )
 
 
 class _Fields:
@@ -108,7 +113,7 @@ def _follow(f: _Fields, out: np.ndarray, carries_jaw: bool = False) -> np.ndarra
     out[c.blocks["throat"]] = 0.0
     for k, side in enumerate(("left", "right")):
         out[c.blocks[f"lid_rim_{side}"]] = 0.96 * out[c.eye_loops[k]]
-    out[sculpt.brow_indices()] = sculpt.ride_on_skin(out)
+    out[anatomy.brow_indices()] = anatomy.ride_on_skin(out)
     return out
 
 
@@ -178,14 +183,18 @@ def _mouth_shapes(f: _Fields, out: np.ndarray) -> None:
     rim = np.where(f.skin, smoothstep(np.abs(f.lip_step), 9.0, 0.0), 0.0) * f.front  # 1 at the slit, 0 nine rows away
     up, low = f.up * rim, f.low * rim
 
-    out[INDEX["mouthFunnel"]] = _vector(-f.x * 0.30 * lips, 4.4 * up * inner - 5.0 * low * inner, 6.5 * lips * (0.35 + 0.65 * inner))
+    out[INDEX["mouthFunnel"]] = _vector(
+        -f.x * 0.30 * lips, 4.4 * up * inner - 5.0 * low * inner, 6.5 * lips * (0.35 + 0.65 * inner)
+    )
     out[INDEX["mouthPucker"]] = _vector(-f.x * 0.44 * lips, -0.06 * (f.y - MOUTH_Y) * lips, 8.5 * lips * (0.25 + 0.75 * inner))
     thin_upper, thin_lower = _lips_toward_slit(f, 0.62, 0.0), _lips_toward_slit(f, 0.0, 0.62)
     out[INDEX["mouthRollUpper"]] = _vector(0.0, thin_upper, -4.0 * f.red * f.up * inner**0.5)
     out[INDEX["mouthRollLower"]] = _vector(0.0, thin_lower, -4.4 * f.red * f.low * inner**0.5)
     chin = bump(f.x, f.y, 0.0, -96.0, 21.0, 17.0) * f.front
     centre = bump(f.x, f.y, 0.0, MOUTH_Y, 19.0, 13.0) * f.front
-    out[INDEX["mouthShrugLower"]] = _vector(0.0, 4.5 * chin + 3.4 * centre * (1.0 - 0.25 * f.up), 2.2 * centre * f.low + 1.6 * chin)
+    out[INDEX["mouthShrugLower"]] = _vector(
+        0.0, 4.5 * chin + 3.4 * centre * (1.0 - 0.25 * f.up), 2.2 * centre * f.low + 1.6 * chin
+    )
     out[INDEX["mouthShrugUpper"]] = _vector(0.0, 2.6 * centre * f.up, 2.4 * centre * f.up)
     puff = bump(np.abs(f.x), f.y, 40.0, -58.0, 18.0, 18.0) * f.front
     out[INDEX["cheekPuff"]] = _vector(np.sign(f.x) * 7.0 * puff, 0.0, 7.0 * puff + 2.5 * lips)
@@ -202,7 +211,9 @@ def _mouth_shapes(f: _Fields, out: np.ndarray) -> None:
         smile[:, 1] += _lips_toward_slit(f, 0.20, 0.10, half)
         out[INDEX[f"mouthSmile{side}"]] = smile
         below = f.at(sign, 28.0, -80.0, 13.0, 13.0)
-        out[INDEX[f"mouthFrown{side}"]] = _vector(sign * (1.0 * corner + 1.0 * below), -7.2 * corner - 2.5 * below, -1.2 * corner + 1.4 * below)
+        out[INDEX[f"mouthFrown{side}"]] = _vector(
+            sign * (1.0 * corner + 1.0 * below), -7.2 * corner - 2.5 * below, -1.2 * corner + 1.4 * below
+        )
         out[INDEX[f"mouthDimple{side}"]] = _vector(sign * 4.0 * corner, 0.8 * corner, -4.2 * corner)
         stretch = _vector(sign * 8.5 * wide, -3.0 * corner, -3.6 * corner)
         stretch += _vector(sign * 2.0 * below, -2.5 * below, 0.0)
@@ -224,7 +235,9 @@ def _brow_and_eye_shapes(f: _Fields, out: np.ndarray) -> None:
     lid_free = 1.0 - 0.75 * bump(ax, f.y, 31.0, 0.0, 19.0, 8.5)  # the lids follow the brows only a little
     inner_up = bump(ax, f.y, 12.0, 19.0, 12.0, 15.0) * f.front * lid_free
     middle = bump(f.x, f.y, 0.0, 38.0, 26.0, 17.0) * f.front
-    out[INDEX["browInnerUp"]] = _vector(-np.sign(f.x) * 1.2 * inner_up, 8.6 * inner_up + 2.5 * middle * lid_free, 1.0 * inner_up + 1.0 * middle)
+    out[INDEX["browInnerUp"]] = _vector(
+        -np.sign(f.x) * 1.2 * inner_up, 8.6 * inner_up + 2.5 * middle * lid_free, 1.0 * inner_up + 1.0 * middle
+    )
     for k, (side, sign) in enumerate((("Left", 1.0), ("Right", -1.0))):
         half = f.half(sign, 9.0)
         down = (0.95 * f.at(sign, 17.0, 18.0, 14.0, 13.0) + 0.55 * f.at(sign, 38.0, 19.0, 14.0, 12.0)) * half * lid_free
@@ -245,8 +258,12 @@ def _brow_and_eye_shapes(f: _Fields, out: np.ndarray) -> None:
         flank = f.at(sign, 9.0, -16.0, 8.0, 15.0) * half
         lip = f.at(sign, 13.0, -58.0, 12.0, 12.0) * f.up * half
         brow = f.at(sign, 14.0, 17.0, 12.0, 10.0) * half * lid_free
-        sneer = _vector(sign * 1.2 * wing, 4.2 * wing + 2.6 * flank + 3.0 * lip - 2.6 * brow, 1.4 * wing + 1.8 * flank + 0.8 * lip)
-        out[INDEX[f"noseSneer{side}"]] = sneer + _vector(0.0, 2.6 * f.at(sign, 27.0, -32.0, 13.0, 15.0), 1.8 * f.at(sign, 25.0, -30.0, 11.0, 14.0))
+        sneer = _vector(
+            sign * 1.2 * wing, 4.2 * wing + 2.6 * flank + 3.0 * lip - 2.6 * brow, 1.4 * wing + 1.8 * flank + 0.8 * lip
+        )
+        out[INDEX[f"noseSneer{side}"]] = sneer + _vector(
+            0.0, 2.6 * f.at(sign, 27.0, -32.0, 13.0, 15.0), 1.8 * f.at(sign, 25.0, -30.0, 11.0, 14.0)
+        )
         for direction in ("Up", "Down", "In", "Out"):
             out[INDEX[f"eyeLook{direction}{side}"]] = _look(f, k, direction)
         out[INDEX[f"cheekBulge{side}"]] = _vector(0.0, 1.4 * cheek, 2.4 * f.at(sign, 38.0, -28.0, 14.0, 11.0))
@@ -281,7 +298,9 @@ def build_shapes(positions: np.ndarray) -> np.ndarray:
     columns = c.column[c.mouth_upper][order]
     gap = (jaw[c.mouth_upper] - jaw[c.mouth_lower])[order]
     apart = np.stack([np.interp(c.column, columns, gap[:, k], left=0.0, right=0.0) for k in range(3)], -1)
-    fade = np.where(f.skin, np.where(f.lip_step < 0, smoothstep(-f.lip_step, 11.0, 0.0), smoothstep(f.lip_step, 16.0, 0.0)), 0.0)
+    fade = np.where(
+        f.skin, np.where(f.lip_step < 0, smoothstep(-f.lip_step, 11.0, 0.0), smoothstep(f.lip_step, 16.0, 0.0)), 0.0
+    )
     is_lower = c.lower | (c.row > MOUTH_ROW)
     out[INDEX["mouthClose"]] = apart * (fade * np.where(is_lower, 0.68, -0.32))[:, None]
 

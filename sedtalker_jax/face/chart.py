@@ -18,8 +18,36 @@ import numpy as np
 TOPOLOGY = "sedtalker-head"
 
 # Half of the columns, right from the middle of the face: x at the height of the eyes, where the half width is 73.5 mm ...
-_COLUMN_X = (0.0, 2.6, 5.3, 8.0, 10.8, 13.6, 16.5, 19.0, 21.4, 23.8, 26.1, 28.4, 30.8, 33.3, 35.9, 38.6, 41.3, 44.0, 46.6,
-             50.0, 53.6, 57.2, 60.8, 64.2, 67.2, 69.8, 72.0, 73.3)
+_COLUMN_X = (
+    0.0,
+    2.6,
+    5.3,
+    8.0,
+    10.8,
+    13.6,
+    16.5,
+    19.0,
+    21.4,
+    23.8,
+    26.1,
+    28.4,
+    30.8,
+    33.3,
+    35.9,
+    38.6,
+    41.3,
+    44.0,
+    46.6,
+    50.0,
+    53.6,
+    57.2,
+    60.8,
+    64.2,
+    67.2,
+    69.8,
+    72.0,
+    73.3,
+)
 _EYE_HALF_WIDTH = 73.5
 # ... and round the back of the head by azimuth, in degrees.
 _COLUMN_BACK = (102.0, 124.0, 151.0, 180.0)
@@ -45,7 +73,18 @@ EYE_ROW = ROW_Y.index(0.0)
 MOUTH_ROW = ROW_Y.index(-68.5)
 LIP_ROWS = 4  # rows of red lip above, and below, the slit
 
-PARTS = ("skin", "lid_rim", "mouth_inner", "eyeball_left", "eyeball_right", "brow", "ear", "teeth_upper", "teeth_lower", "tongue")
+PARTS = (
+    "skin",
+    "lid_rim",
+    "mouth_inner",
+    "eyeball_left",
+    "eyeball_right",
+    "brow",
+    "ear",
+    "teeth_upper",
+    "teeth_lower",
+    "tongue",
+)
 EYEBALL_RINGS = np.radians([11.0, 12.0, 20.0, 27.0, 29.5, 40.0, 55.0, 75.0, 100.0])  # 11 = pupil's edge, 29.5 = iris's edge
 EYEBALL_SECTORS = 16
 BROW_SHAPE = (15, 3)  # vertices along and across a brow

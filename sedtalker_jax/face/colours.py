@@ -26,7 +26,10 @@ def head_colours(seed: int | None = None) -> np.ndarray:
         generator = np.random.default_rng([seed & 0xFFFFFFFF, zlib.crc32(b"look")])
         skin, hair, iris = (np.array(c[int(generator.integers(len(c)))], float) for c in (SKIN, HAIR, IRIS))
         if skin.mean() < 130.0:  # dark skin comes with dark hair and eyes
-            hair, iris = np.array(HAIR[int(generator.integers(2))], float), np.array(IRIS[3 * int(generator.integers(2))], float)
+            hair, iris = (
+                np.array(HAIR[int(generator.integers(2))], float),
+                np.array(IRIS[3 * int(generator.integers(2))], float),
+            )
     c = chart()
     x, y = shape.grid_coordinates()
     ax = np.abs(x)

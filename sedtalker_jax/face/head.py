@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from sedtalker_jax.face import shape
+from sedtalker_jax.face import anatomy, shape
 from sedtalker_jax.face.blendshapes import build_shapes
 from sedtalker_jax.face.chart import TOPOLOGY, chart
 from sedtalker_jax.face.regions import head_landmarks, head_regions
@@ -39,8 +39,8 @@ class HeadSpec:
 class ArticulationStyle:
     """A person's own way of speaking and feeling. Draws are by name, so that adding a viseme or an emotion moves no other.
 
-    seed: what the draws come from (None: the average person); opening: metres that the middle of the lips parts per unit of each
-    weight, [W], which forced closures solve for.
+    seed: what the draws come from (None: the average person); opening: metres that the middle of the lips parts per unit of
+    each weight, [W], which forced closures solve for.
     """
 
     seed: int | None
@@ -96,7 +96,7 @@ def _opening(shapes: np.ndarray) -> np.ndarray:
 
 def average_style() -> ArticulationStyle:
     """The style of nobody in particular, on the mean head."""
-    return ArticulationStyle(None, _opening(build_shapes(shape.build_positions(shape.Identity())) * MILLIMETRE))
+    return ArticulationStyle(None, _opening(build_shapes(anatomy.build_positions(shape.Identity())) * MILLIMETRE))
 
 
 def make_head(seed: int, spec: HeadSpec | None = None, name: str | None = None) -> Head:
@@ -110,7 +110,7 @@ def make_head(seed: int, spec: HeadSpec | None = None, name: str | None = None) 
     identity = shape.Identity.random(generator, spec.spread, spec.limit)
     if spec.identity:
         identity = shape.Identity(**{**identity.__dict__, **{key: float(value) for key, value in spec.identity.items()}})
-    positions = shape.build_positions(identity)
+    positions = anatomy.build_positions(identity)
     shapes = build_shapes(positions)
 
     sizes = np.random.default_rng([seed & 0xFFFFFFFF, zlib.crc32(b"shapes")])
@@ -118,7 +118,9 @@ def make_head(seed: int, spec: HeadSpec | None = None, name: str | None = None) 
     for weight, index in INDEX.items():
         # Left and right share their size up to the asymmetry.
         if weight.endswith("Right") and f"{weight[:-5]}Left" in INDEX and weight not in ("mouthRight", "jawRight"):
-            log_size[index] = log_size[INDEX[f"{weight[:-5]}Left"]] + spec.asymmetry * log_size[index] / max(spec.shape_variation, 1e-9)
+            log_size[index] = log_size[INDEX[f"{weight[:-5]}Left"]] + spec.asymmetry * log_size[index] / max(
+                spec.shape_variation, 1e-9
+            )
     # Rotations fit the head as they are: a lid must meet the other one, lips must close.
     for weight in ("jawOpen", "mouthClose", "jawOpenArc"):
         log_size[INDEX[weight]] = 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 
 
@@ -19,6 +20,8 @@ class Phoneme:
 
 
 REST = ("rest",)
+VOWELS = frozenset({"IY", "IH", "EH", "AE", "AA", "AO", "OW", "UW", "UU", "UH", "ER"})
+"""Visemes of vowels."""
 _TABLE: dict[tuple[str,], str] = {
     ("PP",): "p b m m- p# b# pp",
     ("FF",): "f v f# v# ɱ",
@@ -73,9 +76,9 @@ VISEMES_OF: Mapping[str, tuple[str,]] = MappingProxyType(
 """Mnemonic -> its visemes, one after the other."""
 
 _MARKS = "'ˈ,ˌ%=!\"`"
-_warned: set[str] = set()
 
 
+@lru_cache(maxsize=4096)
 def visemes_of(symbol: str) -> tuple[str,]:
     """Visemes of a phoneme mnemonic, without its stress and length marks.
 
@@ -94,9 +97,8 @@ def visemes_of(symbol: str) -> tuple[str,]:
             candidate = candidate[:-1]
         else:
             break
-    if plain not in _warned:
-        _warned.add(plain)
-        warnings.warn(f"unknown phoneme '{symbol}' is shown as a schwa", stacklevel=2)
+    # Once per symbol and process, since answers are cached.
+    warnings.warn(f"unknown phoneme '{symbol}' is shown as a schwa", stacklevel=2)
     return ("UH",)
 
 

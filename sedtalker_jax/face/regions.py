@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from sedtalker_jax.face import shape
+from sedtalker_jax.face import anatomy, shape
 from sedtalker_jax.face.chart import LIP_ROWS, MOUTH_CORNER, MOUTH_ROW, chart
 
 DISJOINT = ("lips", "nose", "eyes", "brows", "forehead", "cheeks", "jaw", "neck", "eyeballs", "scalp", "ears", "mouth_inner",
@@ -26,7 +26,7 @@ def head_regions() -> Mapping[str, np.ndarray]:
     """
     c = chart()
     x, y = shape.grid_coordinates()
-    mean = shape.build_positions(shape.Identity())
+    mean = anatomy.build_positions(shape.Identity())
     ax, row, column = np.abs(x), c.row, np.abs(c.column)
     skin = c.part == 0
     front = skin & (mean[:, 2] > 18.0)
@@ -79,7 +79,7 @@ def head_landmarks() -> Mapping[str, int]:
     """Landmark name -> vertex index. The distance of upper_inner_lip and lower_inner_lip is the opening of the lips."""
     c = chart()
     middle = len(c.mouth_upper) // 2
-    mean = shape.build_positions(shape.Identity())
+    mean = anatomy.build_positions(shape.Identity())
     x, y = shape.grid_coordinates()
     centre = np.nonzero((c.part == 0) & (np.abs(x) < 0.1) & (mean[:, 2] > 0) & ~c.lower)[0]
 

@@ -21,7 +21,9 @@ def _pyvista():
         import pyvista
         from vtkmodules.vtkCommonCore import vtkLogger
     except ImportError as error:
-        raise UserError(f"rendering needs pyvista ({error}); install requirements.txt, or write vertices (.npy) instead") from None
+        raise UserError(
+            f"rendering needs pyvista ({error}); install requirements.txt, or write vertices (.npy) instead"
+        ) from None
     # Without a display VTK tries X11 first and warns about it before it takes EGL: the warning says nothing to act on.
     if not os.environ.get("DISPLAY"):
         vtkLogger.SetStderrVerbosity(vtkLogger.VERBOSITY_ERROR)

@@ -151,7 +151,8 @@ class FaceSpace:
                 np.savez(
                     file, topology=np.array(self.topology), faces=self.faces, basis=self.basis, mean_motion=self.mean_motion,
                     template_names=np.array(self.template_names, dtype=np.str_), templates=self.templates,
-                    fps=np.float64(self.fps), head_seeds=np.array(self.head_seeds, np.int64), residual=np.float64(self.residual),
+                    fps=np.float64(self.fps), head_seeds=np.array(self.head_seeds, np.int64),
+                    residual=np.float64(self.residual),
                     **{f"region_{name}": np.asarray(value, np.int32) for name, value in self.regions.items()},
                 )  # fmt: skip
             os.replace(temporary, path)

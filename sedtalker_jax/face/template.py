@@ -148,7 +148,9 @@ def load_template(path: str | os.PathLike, name: str | None = None) -> FaceTempl
         raise UserError(f"{path} holds vertices that are not finite")
     height = float(np.ptp(vertices[:, 1]))
     if height > 10.0 or height < 0.01:
-        raise UserError(f"the face in {path} is {height:.4g} high; vertices must be in metres with y up (a head has about 0.25)")
+        raise UserError(
+            f"the face in {path} is {height:.4g} high; vertices must be in metres with y up (a head has about 0.25)"
+        )
     faces = np.asarray(faces).reshape(-1, 3).astype(np.int32)
     if len(faces) and (faces.min() < 0 or faces.max() >= len(vertices)):
         raise UserError(f"{path} is damaged: its triangles point at vertices that do not exist")
