@@ -25,19 +25,31 @@ class AnimationRegions:
     Attributes:
       name: of the region files or topology.
       lips: for LVE and lip intensity.
-      emotional: for EVE: the eye region and the forehead.
-      upper_face: for FDD.
-      upper_lip, lower_lip: vertices whose middles are the two points of the lip distance.
+      emotional: for EVE: the eye region and the forehead; None leaves EVE out.
+      upper_face: for FDD; None leaves it out.
+      upper_lip, lower_lip: vertices whose middles are the two points of the lip distance; None leaves out what needs it.
       num_vertices: of the topology.
     """
 
     name: str
     lips: Int[np.ndarray, " v"]
-    emotional: Int[np.ndarray, " v"]
-    upper_face: Int[np.ndarray, " v"]
-    upper_lip: Int[np.ndarray, " v"]
-    lower_lip: Int[np.ndarray, " v"]
+    emotional: Int[np.ndarray, " v"] | None
+    upper_face: Int[np.ndarray, " v"] | None
+    upper_lip: Int[np.ndarray, " v"] | None
+    lower_lip: Int[np.ndarray, " v"] | None
     num_vertices: int
+
+    def __post_init__(self):
+        for name in ("lips", "emotional", "upper_face", "upper_lip", "lower_lip"):
+            indices = getattr(self, name)
+            if indices is None and name != "lips":
+                continue
+            indices = np.asarray(indices)
+            if not len(indices) or indices.min() < 0 or indices.max() >= self.num_vertices:
+                mesh = f"its mesh of {self.num_vertices} vertices"
+                raise UserError(f"{self.name}: region {name} is empty or reaches outside {mesh}")
+        if (self.upper_lip is None) != (self.lower_lip is None):
+            raise UserError(f"{self.name}: a lip distance needs both lips")
 
     @classmethod
     def from_mapping(
@@ -74,14 +86,12 @@ class AnimationRegions:
             sets += [union(wanted) for wanted in (upper_lip, lower_lip)]
         else:
             sets += [np.array([point], np.int64) for point in lip_points]
-        for indices in sets:
-            if not len(indices) or indices[0] < 0 or indices[-1] >= num_vertices:
-                raise UserError(f"{name}: a region is empty or reaches outside its mesh of {num_vertices} vertices")
         return cls(name, *sets, num_vertices)
 
     def describe(self) -> str:
         """Name and sizes, for the note under a table."""
-        sizes = f"lips {len(self.lips)}, eyes and forehead {len(self.emotional)}, upper face {len(self.upper_face)}"
+        named = {"lips": self.lips, "eyes and forehead": self.emotional, "upper face": self.upper_face}
+        sizes = ", ".join(f"{name} {'not given' if indices is None else len(indices)}" for name, indices in named.items())
         return f"regions {self.name}: {sizes} of {self.num_vertices} vertices"
 
 
@@ -99,6 +109,7 @@ _COLUMNS: dict[str, _Column] = {
     "lip_vertex_error_mm2": _Column("mm²", False, 3, True),
     "lip_vertex_error_rooted_mm": _Column("mm", False, 3, True),
     "lip_vertex_error_mean_mm": _Column("mm", False),
+    "lip_mean_squared_error_mm2": _Column("mm²", False),
     "lip_vertex_error_meshtalk_mm": _Column("mm", False),
     "emotional_vertex_error_mm2": _Column("mm²", False, 3, True),
     "mean_vertex_error_mm": _Column("mm", False, 3, True),
@@ -194,7 +205,8 @@ class AnimationEvaluation:
         target = np.asarray(target)
         frames = min([len(target), *(len(motion) for motions in samples.values() for motion in motions)])
         closed = self._closed_distance(name, template, phonemes)
-        true_distance = self.lip_distance(target[:frames])
+        # The curve of the truth's first frames; a prediction is cut to the same ones.
+        true_distance = None if self.regions.upper_lip is None else self.lip_distance(target[:frames])
         envelope = None if waveform is None else lip_metrics.speech_envelope(waveform, self.sample_rate, self.fps, frames)
         rig = self.shapes if shapes is None else shapes
         truth = (target, template, true_distance, envelope, transitions, rig)
@@ -289,40 +301,52 @@ class AnimationEvaluation:
         prediction, target = prediction[:frames], target[:frames]
         lips = metrics.vertex_distances(prediction, target, regions.lips) * milli
         jerk = metrics.mean_jerk_m_per_s3(target, self.fps, regions.lips)
-        distance = self.lip_distance(prediction)
-        shift = lip_metrics.mean_temporal_misalignment(distance, true_distance)
         scores = {
             "lip_vertex_error_mm2": float(np.square(lips.max(axis=1)).mean()),
             "lip_vertex_error_rooted_mm": float(lips.max(axis=1).mean()),
             "lip_vertex_error_mean_mm": float(lips.mean()),
+            "lip_mean_squared_error_mm2": float(np.square(lips).mean()),
             "lip_vertex_error_meshtalk_mm": metrics.lip_vertex_error_meshtalk(prediction, target, regions.lips) * milli,
-            "emotional_vertex_error_mm2": metrics.emotional_vertex_error(prediction, target, regions.emotional) * milli**2,
             "mean_vertex_error_mm": metrics.mean_vertex_error_mm(prediction, target),
             "velocity_error_mm_per_s": metrics.velocity_error_mm_per_s(prediction, target, self.fps),
             "mean_jerk_ratio": metrics.mean_jerk_m_per_s3(prediction, self.fps, regions.lips) / jerk if jerk else np.nan,
-            "lip_distance_error_mm": lip_metrics.lip_distance_error(distance, true_distance) * milli,
-            "mean_temporal_misalignment_ms": shift / self.fps * 1_000,
         }
-        if template is not None:
+        if regions.emotional is not None:
+            scores["emotional_vertex_error_mm2"] = (
+                metrics.emotional_vertex_error(prediction, target, regions.emotional) * milli**2
+            )
+        if true_distance is not None:
+            scores |= self._mouth_scores(self.lip_distance(prediction), true_distance, envelope)
+        if template is not None and regions.upper_face is not None:
             deviation = metrics.upper_face_dynamics_deviation(prediction, target, template, regions.upper_face) * milli**2
             scores["upper_face_dynamics_deviation_mm2"] = deviation
             scores["upper_face_dynamics_deviation_absolute_mm2"] = abs(deviation)
-        if len(transitions):
+        if len(transitions) and regions.emotional is not None:
             scores["transition_jerk_ratio"] = metrics.transition_jerk_ratio(
                 prediction, target, self.fps, transitions, vertices=regions.emotional
             )
-        if envelope is not None:
-            lag, correlation = lip_metrics.envelope_lag(distance, envelope)
-            scores["envelope_correlation"] = correlation
-            scores["envelope_lag_frames"] = float(lag) if np.isfinite(correlation) else float("nan")
         if rig is not None and template is not None:
             weights = [metrics.expression_coefficients(motion - template, rig) for motion in (prediction, target)]
             scores["expression_coefficient_error"] = metrics.expression_coefficient_error(*weights, self.expression_columns)
         return scores
 
+    def _mouth_scores(self, distance, true_distance, envelope) -> dict[str, float]:
+        shift = lip_metrics.mean_temporal_misalignment(distance, true_distance)
+        scores = {
+            "lip_distance_error_mm": lip_metrics.lip_distance_error(distance, true_distance) * metrics.MILLIMETRES,
+            "mean_temporal_misalignment_ms": shift / self.fps * 1_000,
+        }
+        if envelope is not None:
+            lag, correlation = lip_metrics.envelope_lag(distance, envelope)
+            scores["envelope_correlation"] = correlation
+            scores["envelope_lag_frames"] = float(lag) if np.isfinite(correlation) else float("nan")
+        return scores
+
     def _closed_distance(self, name: str, template, phonemes) -> float:
         if self.closed_distance_m is not None:
             return self.closed_distance_m
+        if self.regions.upper_lip is None:
+            return 0.0
         if template is not None:
             return float(self.lip_distance(np.asarray(template)[None])[0])
         if len(phonemes):
@@ -330,14 +354,21 @@ class AnimationEvaluation:
         return 0.0
 
     def lip_distance(self, motion: Float[np.ndarray, "F V 3"]) -> Float[np.ndarray, " F"]:
-        """Distance between the two lip points per frame, in metres."""
+        """Distance between the two lip points per frame, in metres.
+
+        Raises:
+          UserError: the regions name no lip points.
+        """
+        if self.regions.upper_lip is None or self.regions.lower_lip is None:
+            raise UserError(f"{self.regions.name}: no lip points are given, so there is no lip distance")
         return lip_metrics.lip_distance(motion, self.regions.upper_lip, self.regions.lower_lip)
 
     def _add_mouth(self, system: str, motions: list[np.ndarray], closed_distance: float, phonemes: Sequence[Sequence]) -> None:
         # Each face is measured by its own median opening: a closure is a dip of this mouth, and a still face has none.
+        measured = motions if self.regions.upper_lip is not None else []
         closures = [
             lip_metrics.bilabial_closures(self.lip_distance(motion), self.fps, phonemes, closed_distance=closed_distance)
-            for motion in motions
+            for motion in measured
         ]
         self.closures[system].append((sum(closed for closed, _ in closures), sum(total for _, total in closures)))
         movement = [lip_metrics.lip_movement_rms(motion, self.regions.lips) for motion in motions if len(motion) > 1]

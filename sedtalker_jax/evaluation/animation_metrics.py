@@ -82,6 +82,13 @@ def lip_vertex_error_mean(
     return float(vertex_distances(prediction, target, lip_vertices).mean())
 
 
+def lip_mean_squared_error_mm2(
+    prediction: Float[np.ndarray, "F V 3"], target: Float[np.ndarray, "F V 3"], lip_vertices: Int[np.ndarray, " v"]
+) -> float:
+    """Mean over frames and lip vertices of the SQUARED distance of positions in metres, in mm^2: what training minimises."""
+    return float(np.square(vertex_distances(prediction, target, lip_vertices)).mean() * MILLIMETRES**2)
+
+
 def lip_vertex_error_meshtalk(
     prediction: Float[np.ndarray, "F V 3"], target: Float[np.ndarray, "F V 3"], lip_vertices: Int[np.ndarray, " v"]
 ) -> float:

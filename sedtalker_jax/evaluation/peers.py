@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,10 +20,10 @@ from jaxtyping import Float
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.evaluation import animation_metrics as metrics
 from sedtalker_jax.evaluation.animation_evaluation import AnimationEvaluation, AnimationRegions
+from sedtalker_jax.evaluation.face_files import MESH_SUFFIXES, load_npz, mesh_vertices
 from sedtalker_jax.evaluation.table import ScoreTable
 
 CONDITION = "_condition_"
-_MESH_SUFFIXES = (".ply", ".obj")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +45,7 @@ class BlendshapeBasis:
           UserError: missing file, or arrays that do not belong together.
         """
         source = Path(path)
-        arrays = _load_npz(source)
+        arrays = load_npz(source)
         for mean_name, shapes_name in (("meanshape", "blendshape"), ("mean", "shapes")):
             if mean_name in arrays and shapes_name in arrays:
                 mean = np.asarray(arrays[mean_name], np.float64).reshape(-1, 3)
@@ -68,7 +67,7 @@ class PeerScores:
       clips: their names.
       vertex_error_mm: system -> mean error of every vertex [V], for a heat map.
       error_curves_m2: system -> largest squared lip error per frame of `curve_clip`.
-      lip_distance_m: system (and "truth") -> lip distance per frame of `curve_clip`.
+      lip_distance_m: system (and "truth") -> lip distance per frame of `curve_clip`; empty without lip points.
       curve_clip: the clip that the curves show: the first one.
     """
 
@@ -143,11 +142,14 @@ def score_directories(
                 error = metrics.vertex_distances(motion[:frames], target[:frames]).mean(axis=0)
                 vertex_error[name] += metrics.MILLIMETRES * error / len(several) / len(clips)
         if clip == clips[0]:
-            distances["truth"] = evaluation.lip_distance(target)
+            has_lips = regions.upper_lip is not None
+            if has_lips:
+                distances["truth"] = evaluation.lip_distance(target)
             for name, several in motions.items():
                 frames = min(len(several[0]), len(target))
                 curves[name] = metrics.max_squared_error_per_frame(several[0][:frames], target[:frames], regions.lips)
-                distances[name] = evaluation.lip_distance(several[0])
+                if has_lips:
+                    distances[name] = evaluation.lip_distance(several[0])
     options = dict(num_resamples=num_resamples, seed=seed)
     table = evaluation.table("Animation", **options)
     note = [table.note, *_coverage(files, truth_files, clips)]
@@ -177,7 +179,7 @@ def find_motion_files(directory: str | os.PathLike) -> dict[str, list[Path]]:
     for path in sorted(root.iterdir()):
         if path.name.startswith("."):
             continue
-        is_sequence = path.is_dir() and any(frame.suffix.lower() in _MESH_SUFFIXES for frame in path.iterdir())
+        is_sequence = path.is_dir() and any(frame.suffix.lower() in MESH_SUFFIXES for frame in path.iterdir())
         if path.suffix == ".npy" or is_sequence:
             stem = path.stem if path.suffix == ".npy" else path.name
             found.setdefault(stem.split(CONDITION)[0], []).append(path)
@@ -201,32 +203,6 @@ def subject_of(clip: str, templates: Mapping[str, object] | None = None) -> str:
     return clip
 
 
-def read_templates(path: str | os.PathLike) -> dict[str, Float[np.ndarray, "V 3"]]:
-    """Subject -> neutral vertices, from templates.pkl (VOCASET, BIWI), an .npz of arrays, or a folder of meshes.
-
-    The pickle is read without executing anything from it: only numpy arrays, strings and containers are let through.
-
-    Raises:
-      UserError: missing file, a pickle that asks for other code, arrays that are no vertices.
-    """
-    source = Path(path)
-    if source.is_dir():
-        found = {mesh.stem: _mesh_vertices(mesh) for mesh in sorted(source.iterdir()) if mesh.suffix.lower() in _MESH_SUFFIXES}
-        if not found:
-            raise UserError(f"{source}: holds no .ply or .obj template")
-        return found
-    if source.suffix == ".npz":
-        arrays: Mapping[str, object] = _load_npz(source)
-    elif source.suffix in (".pkl", ".pickle"):
-        arrays = _load_pickled_arrays(source)
-    else:
-        return {source.stem: _mesh_vertices(source)}
-    try:
-        return {str(name): np.asarray(value, np.float64).reshape(-1, 3) for name, value in arrays.items()}
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{source}: its arrays are not vertices [V, 3] ({error})") from error
-
-
 class _Loader:
     """Reads one file of motion into float32 [F, V, 3] in metres, at the scored frame rate."""
 
@@ -244,8 +220,8 @@ class _Loader:
 
     def _vertices(self, path: Path) -> np.ndarray:
         if path.is_dir():
-            frames = sorted(frame for frame in path.iterdir() if frame.suffix.lower() in _MESH_SUFFIXES)
-            array = np.stack([_mesh_vertices(frame) for frame in frames])
+            frames = sorted(frame for frame in path.iterdir() if frame.suffix.lower() in MESH_SUFFIXES)
+            array = np.stack([mesh_vertices(frame) for frame in frames])
         else:
             try:
                 array = np.load(path, allow_pickle=False)
@@ -304,54 +280,3 @@ def _coverage(files: Mapping[str, Mapping], truth: Mapping, clips: list[str]) ->
         if conditions > 1:
             notes.append(f"{name}: up to {conditions} conditions per clip, averaged")
     return notes
-
-
-def _mesh_vertices(path: Path) -> np.ndarray:
-    # Imported here: the mesh reader brings a graphics library that scores of arrays do not need.
-    from sedtalker_jax.face.template import load_template
-
-    return np.asarray(load_template(path).vertices, np.float64)
-
-
-def _load_npz(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            return {name: data[name] for name in data.files}
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; check the path") from error
-    except (OSError, ValueError, AttributeError, EOFError) as error:
-        raise UserError(f"{path}: not an .npz file of arrays ({error})") from error
-
-
-_ALLOWED_GLOBALS = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy.core.multiarray", "scalar"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "scalar"),
-    ("_codecs", "encode"),
-}
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """A pickle can call anything; this one lets through what numpy arrays are made of, and nothing else."""
-
-    def find_class(self, module, name):
-        if (module, name) not in _ALLOWED_GLOBALS:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not an array")
-        return super().find_class(module, name)
-
-
-def _load_pickled_arrays(path: Path) -> Mapping[str, object]:
-    try:
-        with path.open("rb") as stream:
-            # latin1 reads the Python 2 pickles in which VOCASET and BIWI were published.
-            content = _ArrayUnpickler(stream, encoding="latin1").load()
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; check the path") from error
-    except Exception as error:  # a damaged pickle may raise anything
-        raise UserError(f"{path}: not a pickle of arrays ({error})") from error
-    if not isinstance(content, Mapping):
-        raise UserError(f"{path}: a dictionary of subject -> vertices is expected")
-    return content

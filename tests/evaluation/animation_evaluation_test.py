@@ -178,3 +178,28 @@ def test_lip_points_take_the_place_of_lip_regions():
     without = {name: region for name, region in REGIONS.items() if not name.endswith("_lip")}
     chosen = AnimationRegions.from_mapping("toy", without, V, lip_points=(2, 7))
     assert (chosen.upper_lip.tolist(), chosen.lower_lip.tolist()) == ([2], [7])
+
+
+def test_scores_whose_regions_are_not_given_are_left_out():
+    template, target, waveform = make_clip(0)
+    only_lips = AnimationRegions("lips only", REGIONS["lips"], None, None, None, None, V)
+    evaluation = AnimationEvaluation(only_lips, FPS, ["ours"])
+    options = dict(phonemes=PHONEMES, waveform=waveform, transitions=[1.0])
+    evaluation.add("clip", "voice", target, template, {"ours": 0.5 * (target + template)}, **options)
+    table = evaluation.table(num_resamples=100)
+    names = {row.metric for row in table.rows}
+    assert "lip_vertex_error_mm2" in names and "mean_jerk_ratio" in names
+    left_out = ("emotional_vertex_error_mm2", "lip_distance_error_mm", "bilabial_closure_recall", "transition_jerk_ratio")
+    assert not names & {*left_out, "upper_face_dynamics_deviation_mm2", "envelope_correlation"}
+    assert "eyes and forehead not given" in table.note
+    with pytest.raises(UserError, match="no lip points"):
+        evaluation.lip_distance(target)
+    with pytest.raises(UserError, match="needs both lips"):
+        AnimationRegions("half", REGIONS["lips"], None, None, np.array([1]), None, V)
+
+
+def test_lip_mean_squared_error():
+    prediction, target = np.zeros((2, V, 3)), np.zeros((2, V, 3))
+    prediction[0, 3, 1] = 0.002
+    assert am.lip_mean_squared_error_mm2(prediction, target, REGIONS["lips"]) == pytest.approx(4.0 / 20)
+    assert am.lip_vertex_error_mm2(prediction, target, REGIONS["lips"]) == pytest.approx(2.0)

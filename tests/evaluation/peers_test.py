@@ -5,7 +5,7 @@ import pytest
 
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.evaluation import animation_metrics as am
-from sedtalker_jax.evaluation import peers
+from sedtalker_jax.evaluation import face_files, peers
 from sedtalker_jax.evaluation.animation_evaluation import AnimationRegions
 
 V = 20
@@ -49,7 +49,7 @@ def score(root, **options):
 
 def test_files_of_peers_are_scored_as_their_arrays_would_be(vocaset):
     root, clips, templates = vocaset
-    scores = score(root, templates=peers.read_templates(root / "templates.pkl"))
+    scores = score(root, templates=face_files.read_templates(root / "templates.pkl"))
     assert scores.clips == sorted(clips)
     for system in ("ours", "theirs"):
         expected, deviations = [], []
@@ -176,13 +176,13 @@ def test_pickles_are_read_without_running_them(tmp_path, capsys):
     path = tmp_path / "templates.pkl"
     path.write_bytes(pickle.dumps({"a": _Evil()}))
     with pytest.raises(UserError, match="templates.pkl: not a pickle of arrays .*print"):
-        peers.read_templates(path)
+        face_files.read_templates(path)
     assert "executed" not in capsys.readouterr().out
     path.write_bytes(pickle.dumps({"F1": np.arange(6.0)}))
-    np.testing.assert_array_equal(peers.read_templates(path)["F1"], np.arange(6.0).reshape(2, 3))
+    np.testing.assert_array_equal(face_files.read_templates(path)["F1"], np.arange(6.0).reshape(2, 3))
     path.write_bytes(b"\x80\x02nonsense")
     with pytest.raises(UserError, match="not a pickle of arrays"):
-        peers.read_templates(path)
+        face_files.read_templates(path)
 
 
 def test_mesh_sequences(tmp_path):
