@@ -92,7 +92,7 @@ class AnimationRegions:
         """Name and sizes, for the note under a table."""
         named = {"lips": self.lips, "eyes and forehead": self.emotional, "upper face": self.upper_face}
         sizes = ", ".join(f"{name} {'not given' if indices is None else len(indices)}" for name, indices in named.items())
-        return f"regions {self.name}: {sizes} of {self.num_vertices} vertices"
+        return f"vertex sets of {self.name}: {sizes} of {self.num_vertices} vertices"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,8 +113,8 @@ _COLUMNS: dict[str, _Column] = {
     "lip_vertex_error_meshtalk_mm": _Column("mm", False),
     "emotional_vertex_error_mm2": _Column("mm²", False, 3, True),
     "mean_vertex_error_mm": _Column("mm", False, 3, True),
-    "upper_face_dynamics_deviation_mm2": _Column("mm²", None),
-    "upper_face_dynamics_deviation_absolute_mm2": _Column("mm²", False),
+    "upper_face_dynamics_deviation_mm2": _Column("mm²", None, 4),
+    "upper_face_dynamics_deviation_absolute_mm2": _Column("mm²", False, 4),
     "velocity_error_mm_per_s": _Column("mm/s", False, 2, True),
     "mean_jerk_ratio": _Column("prediction/truth", None),
     "transition_jerk_ratio": _Column("prediction/truth", None),

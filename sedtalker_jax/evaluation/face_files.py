@@ -92,7 +92,8 @@ def animation_regions(
     """Vertex sets for scores from a region file, chosen by name; what is left out goes by the names in common use.
 
     lips: `lips`, else `lve`. emotional: `eye_region` with `forehead`. upper_face: `upper_face`, else `fdd`, else `forehead`
-    with `eye_region`. Only the lips are needed. The names and counts stand in the note under the table.
+    with `eye_region`. A file called `vocaset_lve.txt` counts as `lve`. Only the lips are needed. The names and counts stand in
+    the note under the table.
 
     Args:
       lip_points: upper and lower middle of the lips; by default the file's `upper_lip_middle` and `lower_lip_middle`, else
@@ -106,8 +107,9 @@ def animation_regions(
     def union(wanted: Sequence[str] | None, usual: Sequence[Sequence[str]]) -> tuple[str, np.ndarray] | None:
         choices = [wanted] if wanted is not None else usual
         for names in choices:
-            if all(name in regions for name in names):
-                return "+".join(names), np.unique(np.concatenate([regions[name] for name in names]))
+            found = [_region_name(name, regions) for name in names]
+            if all(name is not None for name in found):
+                return "+".join(found), np.unique(np.concatenate([regions[name] for name in found]))
         if wanted is not None:
             raise UserError(f"{path}: no region {', '.join(wanted)}; it has {', '.join(sorted(regions))}")
         return None
@@ -128,6 +130,14 @@ def animation_regions(
     sets = {role: None if choice is None else choice[1] for role, choice in found.items()}
     name = f"{Path(path).name} ({used})"
     return AnimationRegions(name, sets["lips"], sets["emotional"], sets["upper_face"], upper, lower, num_vertices)
+
+
+def _region_name(wanted: str, regions: Mapping[str, object]) -> str | None:
+    if wanted in regions:
+        return wanted
+    ending = [name for name in regions if name.endswith(f"_{wanted}")]
+    # Two candidates (left_eye_region and right_eye_region) are no answer.
+    return ending[0] if len(ending) == 1 else None
 
 
 def mesh_vertices(path: Path) -> Float[np.ndarray, "V 3"]:

@@ -93,7 +93,13 @@ def test_regions_that_do_not_fit_are_explained(files):
         animation_regions(files / "regions", 4)
     with pytest.raises(UserError, match="no region chin; it has fdd, lve"):
         animation_regions(files / "regions", V, lips=["chin"])
-    (files / "regions" / "lve.txt").unlink()
+    (files / "regions" / "lve.txt").rename(files / "regions" / "vocaset_lve.txt")
+    assert "lips = vocaset_lve" in animation_regions(files / "regions", V).name
+    (files / "regions" / "biwi_lve.txt").write_text("3")
+    with pytest.raises(UserError, match="no region 'lips' or 'lve'; name one of biwi_lve"):
+        animation_regions(files / "regions", V)
+    (files / "regions" / "biwi_lve.txt").unlink()
+    (files / "regions" / "vocaset_lve.txt").unlink()
     with pytest.raises(UserError, match="no region 'lips' or 'lve'; name one of fdd"):
         animation_regions(files / "regions", V)
     (files / "none").mkdir()
