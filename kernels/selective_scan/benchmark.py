@@ -1,0 +1,195 @@
+"""Times the implementations and their peers side by side.
+
+    python -m kernels.selective_scan.benchmark --specs cpu,encoder,demo --out build/scan
+
+Every round times each contestant once, so that a disturbance of the machine meets all of them; the report gives medians,
+quartiles and, per problem, the ratio to the best baseline of the same run. Results go to OUT.json and OUT.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kernels.selective_scan import arg_specs, baselines, roofline
+from kernels.selective_scan.api import IMPLEMENTATIONS, selective_scan
+
+BASELINES = ("plain_scan", "associative", "torch", "mamba_ssm")
+MODES = ("forward", "forward_backward")
+# A problem whose states would fill more than this is skipped by the forms that store them all.
+STORED_STATES_LIMIT = 3e9
+
+
+def main(argv: list[str] | None = None) -> list[dict]:
+    """Runs the benchmark of the command line and returns its rows."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--specs", default="demo,encoder,cpu", help="names of arg_specs.BENCHMARK, or 'all'")
+    parser.add_argument("--dtypes", default="float32", help="float32,bfloat16")
+    parser.add_argument("--modes", default=",".join(MODES), help="forward,forward_backward")
+    parser.add_argument(
+        "--implementations",
+        default="default,plain_scan,associative,torch,mamba_ssm",
+        help="default, any implementation of selective_scan, and the baselines plain_scan, torch, mamba_ssm",
+    )
+    parser.add_argument("--rounds", type=int, default=15, help="timed calls per contestant")
+    parser.add_argument("--seconds", type=float, default=20.0, help="time limit of one problem and mode")
+    parser.add_argument("--out", type=Path, help="write OUT.json and OUT.png")
+    args = parser.parse_args(argv)
+    rows = []
+    try:
+        names = [s.name for s in arg_specs.BENCHMARK] if args.specs == "all" else args.specs.split(",")
+        specs = [arg_specs.named(name) for name in names]
+        for name in args.implementations.split(","):
+            if name not in ("default", *IMPLEMENTATIONS, *BASELINES):
+                raise KeyError(f"no contestant {name!r}; known: {', '.join(('default', *IMPLEMENTATIONS, *BASELINES))}")
+    except KeyError as error:
+        print(f"benchmark: {error.args[0]}", file=sys.stderr)
+        raise SystemExit(2) from None
+    for spec in specs:
+        for dtype in args.dtypes.split(","):
+            for mode in args.modes.split(","):
+                rows += _problem(dataclasses.replace(spec, dtype=dtype), mode, args.implementations.split(","), args)
+    if args.out:
+        _write(rows, args.out)
+    return rows
+
+
+def _problem(spec, mode, names, args) -> list[dict]:
+    contestants = {}
+    for name in names:
+        made = _contestant(name, spec, mode)
+        if made is not None:
+            contestants[name] = made
+    for run, _ in contestants.values():
+        run()
+    times = {name: [] for name in contestants}
+    start = time.perf_counter()
+    while len(next(iter(times.values()))) < args.rounds:
+        for name, (run, _) in contestants.items():
+            begin = time.perf_counter()
+            run()
+            times[name].append(time.perf_counter() - begin)
+        if time.perf_counter() - start > args.seconds and len(next(iter(times.values()))) >= 3:
+            break
+    rows = []
+    device = jax.devices()[0]
+    total = roofline.work(spec, mode == "forward_backward")
+    known = roofline.device_named(device.device_kind)
+    for name, (_, temporary) in contestants.items():
+        median = float(np.median(times[name]))
+        row = {
+            "spec": spec.name,
+            "shape": spec.shape,
+            "dtype": spec.dtype,
+            "mode": mode,
+            "implementation": name,
+            "median_ms": 1e3 * median,
+            "quartiles_ms": [1e3 * float(q) for q in np.quantile(times[name], (0.25, 0.75))],
+            "rounds": len(times[name]),
+            "temporary_MiB": None if temporary is None else temporary / 2**20,
+            "effective_GB_per_s": total.memory_bytes / median / 1e9,
+            "device": device.device_kind,
+        }
+        if known:
+            limit, seconds = roofline.bound(total, known)
+            row |= {"bound_by": limit, "share_of_roofline": seconds / median}
+        rows.append(row)
+    best = min((r["median_ms"] for r in rows if r["implementation"] in BASELINES), default=None)
+    for row in rows:
+        row["speedup_over_best_baseline"] = None if best is None else best / row["median_ms"]
+        _print(row)
+    return rows
+
+
+def _contestant(name: str, spec, mode: str) -> tuple[Callable[[], object], int | None] | None:
+    """A function that runs once to the end, and its temporary bytes if known; None where it cannot run."""
+    arrays, options = spec.concrete()
+    if name in ("torch", "mamba_ssm"):
+        if name == "torch":
+            made = baselines.torch_scan(arrays, options) if baselines.torch_available() else None
+        else:
+            made = baselines.mamba_ssm_scan(arrays, options, spec.dtype)
+        return None if made is None else (made[mode == "forward_backward"], None)
+    stored = 4 * float(np.prod(spec.shape))
+    if name in ("associative", "reference", "plain_scan") and stored * 4 > STORED_STATES_LIMIT:
+        print(f"{spec.name}: {name} skipped, its states alone are {stored / 2**30:.1f} GiB", file=sys.stderr)
+        return None
+    if name == "plain_scan":
+        call = functools.partial(baselines.plain_scan, **options)
+    else:
+        call = functools.partial(selective_scan, **options, implementation=None if name == "default" else name)
+
+    def forward(arrays):
+        return call(**arrays)
+
+    def loss(arrays):
+        return jnp.sum(call(**arrays).astype(jnp.float32))
+
+    function = forward if mode == "forward" else jax.grad(loss)
+    compiled = jax.jit(function).lower(arrays).compile()
+    return lambda: jax.block_until_ready(compiled(arrays)), compiled.memory_analysis().temp_size_in_bytes
+
+
+def _print(row: dict) -> None:
+    low, high = row["quartiles_ms"]
+    memory = "-" if row["temporary_MiB"] is None else f"{row['temporary_MiB']:.0f}"
+    ratio = "-" if row["speedup_over_best_baseline"] is None else f"{row['speedup_over_best_baseline']:.2f}"
+    share = f"  {row['share_of_roofline']:.0%} of {row['bound_by']}" if "bound_by" in row else ""
+    print(
+        f"{row['spec']:15s} {row['dtype']:9s} {row['mode']:17s} {row['implementation']:12s} {row['median_ms']:9.2f} ms "
+        f"[{low:.2f}, {high:.2f}]  temp {memory:>5s} MiB  {ratio}x of the best baseline{share}",
+        flush=True,
+    )
+
+
+def _write(rows: list[dict], out: Path) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    report = {
+        "jax": jax.__version__,
+        "platform": jax.default_backend(),
+        "device": jax.devices()[0].device_kind,
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "rows": rows,
+    }
+    temporary = out.with_name(out.name + ".json.part")
+    temporary.write_text(json.dumps(report, indent=1) + "\n")
+    temporary.replace(out.with_name(out.name + ".json"))
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    groups = list(dict.fromkeys((r["spec"], r["dtype"], r["mode"]) for r in rows))
+    names = list(dict.fromkeys(r["implementation"] for r in rows))
+    figure, axis = plt.subplots(figsize=(1.5 + 1.3 * len(groups), 4), layout="constrained")
+    for i, name in enumerate(names):
+        picked = [(groups.index((r["spec"], r["dtype"], r["mode"])), r) for r in rows if r["implementation"] == name]
+        x = [g + (i - (len(names) - 1) / 2) * 0.8 / len(names) for g, _ in picked]
+        medians = np.array([r["median_ms"] for _, r in picked])
+        spread = np.abs(np.array([r["quartiles_ms"] for _, r in picked]).T - medians)
+        axis.bar(x, medians, 0.8 / len(names), yerr=spread, label=name)
+    axis.set_yscale("log")
+    axis.set_ylabel("time (ms)")
+    axis.set_xticks(range(len(groups)), [f"{s}\n{d}\n{m}" for s, d, m in groups], fontsize=7)
+    axis.legend(fontsize=7)
+    temporary = out.with_name(out.name + ".part.png")
+    figure.savefig(temporary, dpi=150)
+    plt.close(figure)
+    temporary.replace(out.with_name(out.name + ".png"))
+
+
+if __name__ == "__main__":
+    main()
