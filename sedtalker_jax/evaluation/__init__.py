@@ -50,6 +50,7 @@ from sedtalker_jax.evaluation.emotion_evaluation import (
     evaluate_emotion,
     majority_label,
     prior_tracks,
+    scores_by_group,
 )
 from sedtalker_jax.evaluation.emotion_metrics import (
     BOUNDARY_TOLERANCES_S,
@@ -159,6 +160,7 @@ __all__ = [
     "read_vertex_list",
     "reliability",
     "row_normalised_confusion",
+    "scores_by_group",
     "segment_boundaries",
     "segment_means",
     "spectral_error",

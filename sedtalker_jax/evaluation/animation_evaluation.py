@@ -266,7 +266,8 @@ class AnimationEvaluation:
             f"{self.regions.describe()}; no alignment or scaling; "
             f"95% intervals: {num_resamples} resamples of speakers, then clips."
         )
-        return ScoreTable(title, columns, rows, note)
+        used = columns if any(TRUTH in row.values for row in rows) else self.systems
+        return ScoreTable(title, used, rows, note)
 
     def differences(
         self, title: str = "Animation", *, num_resamples: int = 1_000, seed: int = 0

@@ -171,6 +171,51 @@ def evaluate_emotion(
     )
 
 
+def scores_by_group(
+    clips: Sequence[EmotionClip],
+    tracks: Sequence[EmotionTrack],
+    groups: Sequence[str],
+    *,
+    decoder: str = "viterbi",
+    decoder_options: Mapping[str, object] | None = None,
+    num_resamples: int = 1_000,
+    seed: int = 0,
+    title: str = "By group",
+) -> ScoreTable:
+    """One system's scores apart for each group of clips (corpus, sex, language), one column per group.
+
+    Args:
+      groups: the group of each clip.
+
+    Raises:
+      UserError: not one group per clip, or what evaluate_emotion raises.
+    """
+    if len(groups) != len(clips):
+        raise UserError(f"{len(groups)} groups were given for {len(clips)} clips")
+    names = sorted(set(groups))
+    columns: dict[str, dict[str, ScoreRow]] = {}
+    for name in names:
+        own = [index for index, group in enumerate(groups) if group == name]
+        scores = evaluate_emotion(
+            [clips[index] for index in own],
+            {name: [tracks[index] for index in own]},
+            decoder=decoder,
+            decoder_options=decoder_options,
+            num_resamples=num_resamples,
+            seed=seed,
+        )
+        columns[name] = {row.metric: row for row in scores.table.rows}
+    metrics_found = dict.fromkeys(metric for rows in columns.values() for metric in rows)
+    rows = []
+    for metric in metrics_found:
+        present = {name: found[metric] for name, found in columns.items() if metric in found}
+        example = next(iter(present.values()))
+        values = {name: row.values[name] for name, row in present.items()}
+        rows.append(ScoreRow(metric, values, example.unit, example.higher_is_better, example.digits))
+    sizes = ", ".join(f"{name} {list(groups).count(name)}" for name in names)
+    return ScoreTable(title, names, rows, f"Recordings: {sizes}; decoder {decoder}.")
+
+
 class _SystemStatistics:
     """Additive statistics of one system, one row per clip."""
 

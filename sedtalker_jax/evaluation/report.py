@@ -233,7 +233,7 @@ def write_report(
     """Writes one HTML page with tables and figures inside it: nothing else has to travel along.
 
     Args:
-      figures: caption -> figure.
+      figures: caption -> figure; underscores are shown as spaces, so that file names can serve.
       info: facts about the run, listed under the title.
 
     Raises:
@@ -242,7 +242,7 @@ def write_report(
     facts = "".join(f"<dt>{html.escape(str(k))}</dt><dd>{html.escape(str(v))}</dd>" for k, v in (info or {}).items())
     images = "".join(
         f"<figure><img alt='{html.escape(caption, quote=True)}' src='data:image/png;base64,"
-        f"{base64.b64encode(figure_png(figure)).decode()}'><figcaption>{html.escape(caption)}</figcaption></figure>"
+        f"{base64.b64encode(figure_png(figure)).decode()}'><figcaption>{html.escape(caption.replace('_', ' '))}</figcaption></figure>"
         for caption, figure in figures.items()
     )
     body = f"<h1>{html.escape(title)}</h1><dl>{facts}</dl>{''.join(table.html() for table in tables)}{images}"
@@ -252,9 +252,9 @@ def write_report(
 
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;color:#202124;max-width:1080px;margin:2em auto;padding:0 1em}"
-    "table{border-collapse:collapse;margin:1.5em 0;font-variant-numeric:tabular-nums}"
+    "table{border-collapse:collapse;margin:1.5em 0;font-variant-numeric:tabular-nums;display:block;overflow-x:auto}"
     "caption{text-align:left;font-weight:600;padding:.3em 0}"
-    "th,td{padding:.3em .8em;border-bottom:1px solid #dadce0;text-align:right}"
+    "th,td{padding:.3em .8em;white-space:nowrap;border-bottom:1px solid #dadce0;text-align:right}"
     "th:first-child,td:first-child{text-align:left;font-family:ui-monospace,monospace;font-size:13px}"
     "td:nth-child(2){font-weight:600}.note{color:#5f6368;font-size:13px}"
     "dl{display:grid;grid-template-columns:max-content auto;gap:.1em 1em}dt{color:#5f6368}dd{margin:0}"

@@ -12,6 +12,7 @@ from sedtalker_jax.evaluation.emotion_evaluation import (
     evaluate_emotion,
     majority_label,
     prior_tracks,
+    scores_by_group,
 )
 
 
@@ -135,3 +136,16 @@ def test_mistakes_are_named():
         short.append(dataclasses.replace(track, probabilities=track.probabilities[:9], intensity=track.intensity[:9]))
     with pytest.raises(UserError, match="9 frames for clip clip0, the truth has 150"):
         evaluate_emotion(clips, {"ours": short})
+
+
+def test_groups_are_scored_apart():
+    clips = make_clips(6)
+    good, bad = tracks_of(clips), constant_tracks(clips, "sad")
+    tracks = [good[i] if i % 2 == 0 else bad[i] for i in range(12)]
+    table = scores_by_group(clips, tracks, ["even", "odd"] * 6, num_resamples=100)
+    assert list(table.systems) == ["even", "odd"] and "even 6, odd 6" in table.note
+    assert values(table, "even")["frame_accuracy"] == 1.0
+    alone = evaluate_emotion(clips[1::2], {"bad": bad[1::2]}, num_resamples=100)
+    assert values(table, "odd")["frame_accuracy"] == values(alone.table, "bad")["frame_accuracy"] < 0.5
+    with pytest.raises(UserError, match="2 groups were given for 12 clips"):
+        scores_by_group(clips, tracks, ["a", "b"])
