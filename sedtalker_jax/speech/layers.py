@@ -1,0 +1,166 @@
+"""Building blocks of the encoder family: norms, activations, the convolutional feature extractor, positions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int
+
+from sedtalker_jax.axes import SpeechFeatures, SpeechMask
+from sedtalker_jax.speech.config import SpeechEncoderConfig
+from sedtalker_jax.speech.positional_convolution import positional_convolution
+
+_EPSILON = 1e-5  # torch's default for the feature extractor's norms, whatever layer_norm_eps says.
+
+
+def activation(name: str) -> Callable[[Array], Array]:
+    """The activation that a config names. "gelu" is the exact one (erf); jax's default is the approximation."""
+    return {
+        "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+        "gelu_new": lambda x: jax.nn.gelu(x, approximate=True),
+        "relu": jax.nn.relu,
+        "silu": jax.nn.silu,
+        "swish": jax.nn.silu,
+        "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
+    }[name]
+
+
+def statistics_dtype(dtype: DTypeLike) -> DTypeLike:
+    """Format of norms and softmax: float32, or float64 where the computation itself is."""
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+class LayerNorm(nn.Module):
+    """Norm over the last axis with statistics in float32 or better, in two passes."""
+
+    epsilon: float = _EPSILON
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*b D"]) -> Float[Array, "*b D"]:
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), self.param_dtype)
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), self.param_dtype)
+        y = x.astype(statistics_dtype(self.dtype))
+        y = y - jnp.mean(y, axis=-1, keepdims=True)
+        y = y * lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + self.epsilon)
+        return (y * scale + bias).astype(self.dtype)
+
+
+class ChannelNormOverTime(nn.Module):
+    """GroupNorm with one channel per group: each channel is normed over the frames that are valid.
+
+    Sums run as matrix products, which a CPU does three times faster than a masked sum over the time axis.
+    """
+
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: SpeechFeatures, valid: SpeechMask) -> SpeechFeatures:
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), self.param_dtype)
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), self.param_dtype)
+        statistics = statistics_dtype(self.dtype)
+        weights = valid.astype(statistics)
+        weights = weights / jnp.maximum(weights.sum(axis=1, keepdims=True), 1.0)
+        y = x.astype(statistics)
+        y = y - jnp.einsum("bt,btd->bd", weights, y)[:, None]
+        variance = jnp.einsum("bt,btd->bd", weights, jnp.square(y))[:, None]
+        return (y * (lax.rsqrt(variance + _EPSILON) * scale) + bias).astype(self.dtype)
+
+
+class Convolution(nn.Module):
+    """A strided convolution over time without padding. Input [B, S, C] -> [B, (S - kernel) // stride + 1, features]."""
+
+    features: int
+    kernel_size: int
+    stride: int
+    use_bias: bool
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B S C"]) -> SpeechFeatures:
+        shape = (self.kernel_size, x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.he_normal(in_axis=(0, 1)), shape, self.param_dtype).astype(self.dtype)
+        x = x.astype(self.dtype)
+        if x.shape[-1] == 1:
+            # One input channel: frames and a product. XLA's convolution is several times slower here, backward most of all.
+            y = _frames(x, self.kernel_size, self.stride) @ kernel[:, 0]
+        else:
+            y = lax.conv_general_dilated(x, kernel, (self.stride,), "VALID", dimension_numbers=("NWC", "WIO", "NWC"))
+        if self.use_bias:
+            y = y + self.param("bias", nn.initializers.zeros, (self.features,), self.param_dtype).astype(self.dtype)
+        return y
+
+
+def _frames(x: Float[Array, "B S 1"], size: int, hop: int) -> Float[Array, "B T size"]:
+    """Overlapping frames as a concatenation of shifted blocks, whose gradient is slices rather than a scatter."""
+    B, S, _ = x.shape
+    T = (S - size) // hop + 1
+    num_blocks = T + -(-size // hop) - 1
+    x = jnp.pad(x[:, : num_blocks * hop, 0], ((0, 0), (0, max(0, num_blocks * hop - S))))
+    blocks = x.reshape(B, num_blocks, hop)
+    parts = [blocks[:, start // hop : start // hop + T, : size - start] for start in range(0, size, hop)]
+    return jnp.concatenate(parts, axis=-1)
+
+
+class FeatureExtractor(nn.Module):
+    """The convolution stack: waveforms [B, S] -> features [B, T, conv_dim[-1]] every 20 ms.
+
+    `lengths` are valid samples: with "group" norm they bound the statistics of the first layer. None = all samples count.
+    """
+
+    config: SpeechEncoderConfig
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, waveforms: Float[Array, "B S"], lengths: Int[Array, B] | None) -> SpeechFeatures:
+        config, dtypes = self.config, dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        x = waveforms[..., None]
+        for i, (width, kernel, stride) in enumerate(zip(config.conv_dim, config.conv_kernel, config.conv_stride, strict=True)):
+            x = Convolution(width, kernel, stride, config.conv_bias, name=f"conv_{i}", **dtypes)(x)
+            if config.feat_extract_norm == "layer":
+                x = LayerNorm(name=f"norm_{i}", **dtypes)(x)
+            elif i == 0:
+                frames = x.shape[1] if lengths is None else config.num_frames(lengths, layers=1)[:, None]
+                valid = jnp.broadcast_to(jnp.arange(x.shape[1])[None, :] < frames, x.shape[:2])
+                x = ChannelNormOverTime(name="norm_0", **dtypes)(x, valid)
+            x = activation(config.feat_extract_activation)(x)
+        return x
+
+
+class PositionalConvolution(nn.Module):
+    """Positions from a wide grouped convolution with weight norm: x [B, T, D] -> [B, T, D], to be added to x.
+
+    The kernel is scale_k * direction_k / |direction_k|, the norm per tap over channels in and out (torch's dim=2).
+    """
+
+    config: SpeechEncoderConfig
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: SpeechFeatures) -> SpeechFeatures:
+        config = self.config
+        taps, groups, D = config.num_conv_pos_embeddings, config.num_conv_pos_embedding_groups, config.hidden_size
+        spread = nn.initializers.normal(2.0 / (taps * D) ** 0.5)
+        direction = self.param("direction", spread, (taps, D // groups, D), self.param_dtype)
+        norm = jnp.sqrt(jnp.sum(jnp.square(direction.astype(statistics_dtype(self.dtype))), axis=(1, 2)))
+        # As a weight-normed layer starts: the kernel is the direction itself.
+        scale = self.param("scale", lambda _: norm.astype(self.param_dtype))
+        bias = self.param("bias", nn.initializers.zeros, (D,), self.param_dtype)
+        kernel = direction * (scale / norm)[:, None, None]
+        y = positional_convolution(x, kernel.astype(self.dtype), groups) + bias.astype(self.dtype)
+        return activation(config.feat_extract_activation)(y)
+
+
+def frame_mask(config: SpeechEncoderConfig, lengths: Int[Array, B], num_frames: int) -> Bool[Array, "B T"]:
+    """True for frames that lie within the clip."""
+    return jnp.arange(num_frames)[None, :] < config.num_frames(lengths)[:, None]
