@@ -78,7 +78,7 @@ def read_record(data: bytes, decode_audio: bool = False) -> dict[str, Any]:
     try:
         record = msgpack.unpackb(data, object_hook=_decode_object, raw=False)
     except Exception as error:
-        raise UserError(f"not a record of this project ({error}); was the file written by sedtalker_jax.data.records?") from error
+        raise UserError(f"not a record of this project ({error}); build the directory again") from error
     if decode_audio:
         record["waveform"] = decode_flac(record["audio"])
     return record

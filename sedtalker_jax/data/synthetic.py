@@ -153,7 +153,8 @@ def build(
     elapsed = time.perf_counter() - started
     if progress:
         hours = sum(manifest["splits"][split]["hours"] for split in SPLITS)
-        print(f"{out}: {hours:.2f} h in {elapsed:.0f} s with {workers} workers, world {identity['world_hash']}", file=sys.stderr)
+        name = identity["world_hash"]
+        print(f"{out}: {hours:.2f} h in {elapsed:.0f} s with {workers} workers, world {name}", file=sys.stderr)
     return manifest
 
 
@@ -168,6 +169,7 @@ def _sidecar(out: Path, entry: tuple) -> Path:
 
 def _check_directory(out: Path, identity: dict[str, str], overwrite: bool) -> dict[str, Any] | None:
     """The manifest when `out` is this world, finished; prepares the directory for a build otherwise."""
+
     def same(found: dict) -> bool:
         return all(found.get(key) == value for key, value in identity.items())
 

@@ -16,6 +16,7 @@ from sedtalker_jax.data.world.rules import Rules
 WINDOW = 512
 HOP = 128
 _CEPSTRUM_KEEP = 28  # below the pitch period of the highest voice (16 kHz / 400 Hz = 40 samples)
+_TREMOR_DB_PER_ST, _ROUGH_DB_PER_ST = 4.0, 3.5
 _FREQUENCIES = np.fft.rfftfreq(WINDOW, 1.0 / SAMPLE_RATE)
 
 
@@ -31,6 +32,7 @@ class Timbre:
     level_db: np.ndarray
     tilt_db: np.ndarray
     presence_db: np.ndarray
+    body_db: np.ndarray
     smile: np.ndarray
     breath: np.ndarray
 
@@ -45,10 +47,15 @@ def frame_times(num_samples: int) -> np.ndarray:
     return np.arange(num_frames(num_samples)) * HOP / SAMPLE_RATE
 
 
+def _bump(centre_hz: float, octaves: float) -> np.ndarray:
+    """A Gaussian over log frequency, 1 at its centre, [bins]."""
+    return np.exp(-0.5 * (np.log2(np.maximum(_FREQUENCIES, 30.0) / centre_hz) / octaves) ** 2).astype(np.float32)
+
+
 def shape_speech(waveform: np.ndarray, timbre: Timbre, rng: np.random.Generator) -> np.ndarray:
     """Short-time filter: [S] -> [S] float32.
 
-    |X(t, f)| is multiplied by level, tilt, presence and the warp of its own envelope (cepstrally smoothed) by the ratio
+    |X(t, f)| is multiplied by level, tilt, presence, body and the warp of its own envelope (cepstrally smoothed) by the ratio
     exp(smile); breath adds noise with that envelope, rising with frequency. Overlap-add of square-root Hann windows.
     """
     window = np.sqrt(scipy.signal.get_window("hann", WINDOW)).astype(np.float32)
@@ -70,9 +77,9 @@ def shape_speech(waveform: np.ndarray, timbre: Timbre, rng: np.random.Generator)
     warped = np.take_along_axis(envelope, below, 1) * (1.0 - part) + np.take_along_axis(envelope, below + 1, 1) * part
 
     octaves = np.log2(np.maximum(_FREQUENCIES, 125.0) / 500.0).astype(np.float32) / 3.0  # 0 at 500 Hz, 1 at 4 kHz
-    presence = np.exp(-0.5 * (np.log2(np.maximum(_FREQUENCIES, 50.0) / 2800.0) / 0.45) ** 2).astype(np.float32)
+    presence, body = _bump(2800.0, 0.45), _bump(300.0, 0.5)
     decibels = timbre.level_db[:, None] + timbre.tilt_db[:, None] * np.clip(octaves, -0.67, 1.33)
-    decibels = decibels + timbre.presence_db[:, None] * presence
+    decibels = decibels + timbre.presence_db[:, None] * presence + timbre.body_db[:, None] * body
     colour = (decibels * (np.log(10.0) / 20.0)).astype(np.float32)
     gain = np.exp(np.clip(warped - envelope, -2.5, 2.5) + colour)
 
@@ -93,7 +100,7 @@ def shape_speech(waveform: np.ndarray, timbre: Timbre, rng: np.random.Generator)
 
 
 def wobble(waveform: np.ndarray, tremor: np.ndarray, rough: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Bends pitch by a time warp of a few milliseconds: tremor (st, 5-8 Hz) and rough (st, random, 20-40 Hz).
+    """Tremor (st, 5-8 Hz) and roughness (st, random, up to 60 Hz), in pitch by a time warp and in loudness alike.
 
     tremor, rough: [frames of shape_speech]. Length is kept. Nothing is moved by more than about 3 ms.
     """
@@ -104,7 +111,10 @@ def wobble(waveform: np.ndarray, tremor: np.ndarray, rough: np.ndarray, rng: np.
     rate = rng.uniform(5.0, 8.0)
     phase = 2.0 * np.pi * (rate * control + rng.uniform())
     quick = scipy.signal.lfilter([0.6], [1.0, -0.4], rng.standard_normal(len(control)))
-    semitones = np.clip(tremor, 0.0, 1.5) * np.sin(phase) + np.clip(rough, 0.0, 1.5) * quick
+    trembling, roughness = np.clip(tremor, 0.0, 1.5), np.clip(rough, 0.0, 1.5)
+    semitones = trembling * np.sin(phase) + roughness * quick
+    # A larynx that shakes in pitch shakes in loudness.
+    decibels = _TREMOR_DB_PER_ST * trembling * np.sin(phase + 0.6) + _ROUGH_DB_PER_ST * roughness * quick
     speed = 2.0 ** (semitones / 12.0) - 1.0
     shift = np.cumsum(speed) * HOP
     shift -= scipy.ndimage.uniform_filter1d(shift, 63, mode="nearest")  # no drift: words stay where they are
@@ -115,7 +125,9 @@ def wobble(waveform: np.ndarray, tremor: np.ndarray, rough: np.ndarray, rng: np.
     u = (position - base).astype(np.float32)
     a, b, c, d = waveform[base - 1], waveform[base], waveform[base + 1], waveform[base + 2]
     # Catmull-Rom: four points, flat enough up to 4 kHz, where voiced energy is.
-    return b + 0.5 * u * (c - a + u * (2.0 * a - 5.0 * b + 4.0 * c - d + u * (3.0 * (b - c) + d - a)))
+    bent = b + 0.5 * u * (c - a + u * (2.0 * a - 5.0 * b + 4.0 * c - d + u * (3.0 * (b - c) + d - a)))
+    gain = 10.0 ** (np.interp(np.arange(count), control * SAMPLE_RATE, decibels) / 20.0)
+    return (bent * gain).astype(np.float32)
 
 
 def _decibel_ratio(decibels: float) -> float:

@@ -1,9 +1,9 @@
 """One clip, from plan to record. A clip is a function of (rules, split, index): no order, no worker, no clock.
 
-    plan   who says what, with which emotion when            plan_clip
-    sound  espeak -> timbre -> tremor -> room and line       speak
-    face   face curve -> articulation -> coefficients        face_motion
-    record everything together                               make_record
+    plan    who says what, with which emotion when           plan_clip
+    sound   espeak -> timbre -> tremor -> room and line      speak
+    face    face curve -> articulation -> rig weights        articulate_clip
+    record  everything together                              make_record
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def plan_clip(world: World, split: str, index: int, single_label: int | None = N
     voice = own_voices[int(order[place])]
     head = int(rng.integers(world.faces.num_heads(split)))
     text, words = clip_words(rules, world.sentences[split], rng)
-    timeline = plan_timeline(rules, len(words), rng, single_label)
+    timeline = plan_timeline(rules, len(words), rng, index, single_label)
     delivery = plan_delivery(rules, voice, timeline, words, rng)
     table = rules["timeline"]
     lead_s, tail_s = (float(rng.uniform(*table[key])) for key in ("lead_s", "tail_s"))
@@ -168,6 +168,7 @@ def speak(world: World, plan: ClipPlan, distort: bool = True) -> SpokenClip:
         level_db=columns["level_db"] + word_level,
         tilt_db=columns["tilt_db"] + voice.tilt_db,
         presence_db=columns["presence_db"],
+        body_db=columns["body_db"],
         smile=columns["smile"],
         breath=np.maximum(columns["breath"] + voice.breath, 0.0),
     )

@@ -13,8 +13,8 @@ from sedtalker_jax.data.world.timeline import Curve, Timeline, word_intensity, w
 from sedtalker_jax.emotion.labels import CANONICAL
 
 PARAMETERS = (
-    "pitch_st", "range_oct", "slope_st", "rate_oct", "level_db", "tilt_db", "presence_db", "smile", "breath", "tremor",
-    "rough",
+    "pitch_st", "range_oct", "slope_st", "rate_oct", "level_db", "tilt_db", "presence_db", "body_db", "smile",
+    "breath", "tremor", "rough",
 )  # fmt: skip
 """Names and order of the prosody parameters (P of them); units are in the rules file."""
 

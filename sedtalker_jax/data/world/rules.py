@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,8 +51,8 @@ class Rules:
 
     @property
     def world_hash(self) -> str:
-        """Sixteen hex digits that name the world: rules file and generating code."""
-        digest = hashlib.sha256(self.text.encode())
+        """Sixteen hex digits that name the world: the rules' values (not their comments) and the generating code."""
+        digest = hashlib.sha256(json.dumps(self.table, sort_keys=True).encode())
         digest.update(code_digest().encode())
         return digest.hexdigest()[:16]
 

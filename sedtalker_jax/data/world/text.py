@@ -18,7 +18,7 @@ _LISTS: dict[str, tuple[str, ...]] = {
     ),
     "verb": tuple(
         "bought,moved,broke,found,painted,brought,missed,packed,saw,opened,washed,stopped,lost,carried,mended,put away,"
-        "borrowed,picked,threw,watched,kept,pushed,wrapped,chose,sold,bumped into,dropped,pulled,measured,photographed".split(",")
+        "borrowed,picked,threw,watched,kept,pushed,wrapped,chose,sold,bumped into,dropped,pulled,measured,filmed".split(",")
     ),
     "adjective": tuple(
         "big,blue,broken,purple,empty,simple,beautiful,heavy,yellow,pretty,warm,tiny,old,marble,famous,cheap,damp,golden,"

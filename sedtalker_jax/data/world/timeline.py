@@ -56,18 +56,29 @@ class Timeline:
         return tuple(a.label != b.label for a, b in zip(self.parts[:-1], self.parts[1:], strict=True))
 
 
-def plan_timeline(rules: Rules, num_words: int, rng: np.random.Generator, single_label: int | None = None) -> Timeline:
-    """Draws the timeline of a clip. `single_label` asks for one part with that label (for calibration)."""
+# Irrational steps that are badly approximable: index x step mod 1 fills [0, 1) evenly for every prefix of the clips.
+_STEPS = (0.6180339887498949, 0.4142135623730951, 0.7320508075688772)
+
+
+def plan_timeline(
+    rules: Rules, num_words: int, rng: np.random.Generator, index: int, single_label: int | None = None
+) -> Timeline:
+    """Draws the timeline of clip `index`. `single_label` asks for one part with that label (for calibration).
+
+    Labels are drawn by a low-discrepancy sequence over the clips instead of at random, so that the classes are in balance
+    in a hundred clips too.
+    """
     table = rules["timeline"]
     weights = np.ones(NUM_EMOTIONS)
     weights[NEUTRAL] = table["neutral_weight"]
     low, high = table["intensity"]
 
-    def draw(not_label: int | None = None) -> int:
+    def draw(place: int, not_label: int | None = None) -> int:
         allowed = weights.copy()
         if not_label is not None:
             allowed[not_label] = 0.0
-        return int(rng.choice(NUM_EMOTIONS, p=allowed / allowed.sum()))
+        u = (0.5 + (index + 1) * _STEPS[place % len(_STEPS)]) % 1.0
+        return int(np.searchsorted(np.cumsum(allowed / allowed.sum()), u, side="right").clip(0, NUM_EMOTIONS - 1))
 
     shares = np.asarray(table["parts"], dtype=float)
     num_parts = 1 + int(rng.choice(len(shares), p=shares / shares.sum()))
@@ -77,7 +88,7 @@ def plan_timeline(rules: Rules, num_words: int, rng: np.random.Generator, single
     spare = num_words - num_parts * shortest
     cuts = np.sort(rng.integers(0, spare + 1, size=num_parts - 1)) + shortest * np.arange(1, num_parts)
     edges = [0, *(int(c) for c in cuts), num_words]
-    label = single_label if single_label is not None else draw()
+    label = single_label if single_label is not None else draw(0)
     parts, joins = [], []
     for i in range(num_parts):
         if i > 0:
@@ -91,7 +102,7 @@ def plan_timeline(rules: Rules, num_words: int, rng: np.random.Generator, single
             ramp_words = int(rng.choice(len(ramp), p=ramp / ramp.sum()))
             joins.append(Join(edges[i], ramp_words, float(rng.uniform(*table["sharp_ramp_s"])), pause))
             if rng.random() < table["change_probability"]:
-                label = draw(not_label=label)
+                label = draw(i, not_label=label)
         start = float(rng.uniform(low, high))
         end = float(np.clip(start + rng.uniform(-1.0, 1.0) * table["intensity_drift"], low, high))
         if label == NEUTRAL:
@@ -246,7 +257,6 @@ def frame_truth(rules: Rules, curve: Curve, words: np.ndarray, frame_times: np.n
     fine = (np.arange(int(round(duration_s * 1000))) + 0.5) / 1000.0
     codes = np.where(silent(fine), -1, curve.labels(fine, table["neutral_below"]))
     edges = np.flatnonzero(np.diff(codes, prepend=-2, append=-2))
-    segments = [
-        [int(a) / 1000.0, int(b) / 1000.0, CANONICAL[codes[a]]] for a, b in zip(edges[:-1], edges[1:], strict=True) if codes[a] >= 0
-    ]
+    spans = zip(edges[:-1], edges[1:], strict=True)
+    segments = [[int(a) / 1000.0, int(b) / 1000.0, CANONICAL[codes[a]]] for a, b in spans if codes[a] >= 0]
     return FrameTruth(emotion, intensity, segments)
