@@ -28,7 +28,7 @@ class KeyFrames:
     """
 
     times: Float[np.ndarray, " n"]
-    values: Float[np.ndarray, n *C]
+    values: Float[np.ndarray, "n ..."]
     interpolation: str = "linear"
 
     def __post_init__(self):
@@ -45,7 +45,7 @@ class KeyFrames:
         object.__setattr__(self, "times", times)
         object.__setattr__(self, "values", values)
 
-    def at(self, times: Float[np.ndarray, " F"]) -> Float[np.ndarray, F *C]:
+    def at(self, times: Float[np.ndarray, " F"]) -> Float[np.ndarray, "F ..."]:
         """The curve at `times` (seconds); exact at the keys."""
         wanted = np.asarray(times, np.float64)
         after = np.clip(np.searchsorted(self.times, wanted, side="right"), 1, max(len(self.times) - 1, 1))

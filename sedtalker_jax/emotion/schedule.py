@@ -155,14 +155,14 @@ def _edits_of(entry: Mapping, words: Sequence[Sequence] | None) -> list[Edit]:
         alpha: float | KeyFrames = KeyFrames(np.array(times), np.array(values), entry.get("interpolation", "linear"))
     else:
         alpha = float(entry["alpha"])
-    options = {"source": entry.get("from"), "fade": float(entry.get("fade", DEFAULT_FADE_S))}
+    target, source, fade = entry["emotion"], entry.get("from"), float(entry.get("fade", DEFAULT_FADE_S))
     if "word" not in entry:
         bounds = {name: float(entry[name]) for name in ("start", "end") if entry.get(name) is not None}
-        return [Edit(entry["emotion"], alpha, **options, **bounds)]
+        return [Edit(target, alpha, source, bounds.get("start"), bounds.get("end"), fade)]
     if "start" in entry or "end" in entry:
         raise UserError('give either "word" or a range, not both')
     ranges = _ranges_of_word(entry["word"], words)
-    return [Edit(entry["emotion"], alpha, start=start, end=end, **options) for start, end in ranges]
+    return [Edit(target, alpha, source, start, end, fade) for start, end in ranges]
 
 
 def _ranges_of_word(word: str | int, words: Sequence[Sequence] | None) -> list[tuple[float, float]]:

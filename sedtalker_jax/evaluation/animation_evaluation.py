@@ -81,12 +81,11 @@ class AnimationRegions:
                 raise UserError(f"{name}: no region {', '.join(missing)}; it has {', '.join(sorted(regions)) or 'none'}")
             return np.unique(np.concatenate([np.asarray(regions[region], np.int64) for region in wanted]))
 
-        sets = [union(wanted) for wanted in (lips, emotional, upper_face)]
         if lip_points is None:
-            sets += [union(wanted) for wanted in (upper_lip, lower_lip)]
+            upper, lower = union(upper_lip), union(lower_lip)
         else:
-            sets += [np.array([point], np.int64) for point in lip_points]
-        return cls(name, *sets, num_vertices)
+            upper, lower = (np.array([point], np.int64) for point in lip_points)
+        return cls(name, union(lips), union(emotional), union(upper_face), upper, lower, num_vertices)
 
     def describe(self) -> str:
         """Name and sizes, for the note under a table."""
@@ -327,8 +326,8 @@ class AnimationEvaluation:
                 prediction, target, self.fps, transitions, vertices=regions.emotional
             )
         if rig is not None and template is not None:
-            weights = [metrics.expression_coefficients(motion - template, rig) for motion in (prediction, target)]
-            scores["expression_coefficient_error"] = metrics.expression_coefficient_error(*weights, self.expression_columns)
+            guess, truth = (metrics.expression_coefficients(motion - template, rig) for motion in (prediction, target))
+            scores["expression_coefficient_error"] = metrics.expression_coefficient_error(guess, truth, self.expression_columns)
         return scores
 
     def _mouth_scores(self, distance, true_distance, envelope) -> dict[str, float]:

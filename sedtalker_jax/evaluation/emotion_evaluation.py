@@ -292,7 +292,7 @@ class _SystemStatistics:
             times = np.bincount(drawn, minlength=bootstrap.num_clips)
             chosen = np.repeat(np.arange(len(clip)), times[clip])
             return metrics.intensity_rank_correlation(
-                labels[chosen].astype(str), self.true_means[chosen], self.guess_means[chosen]
+                labels[chosen].tolist(), self.true_means[chosen], self.guess_means[chosen]
             )[0]
 
         return bootstrap.of_clips(score)

@@ -107,20 +107,21 @@ def animation_regions(
     def union(wanted: Sequence[str] | None, usual: Sequence[Sequence[str]]) -> tuple[str, np.ndarray] | None:
         choices = [wanted] if wanted is not None else usual
         for names in choices:
-            found = [_region_name(name, regions) for name in names]
-            if all(name is not None for name in found):
+            found = [name for name in (_region_name(name, regions) for name in names) if name is not None]
+            if len(found) == len(names):
                 return "+".join(found), np.unique(np.concatenate([regions[name] for name in found]))
         if wanted is not None:
             raise UserError(f"{path}: no region {', '.join(wanted)}; it has {', '.join(sorted(regions))}")
         return None
 
+    lip_choice = union(lips, [("lips",), ("lve",)])
+    if lip_choice is None:
+        raise UserError(f"{path}: no region 'lips' or 'lve'; name one of {', '.join(sorted(regions))}")
     found = {
-        "lips": union(lips, [("lips",), ("lve",)]),
+        "lips": lip_choice,
         "emotional": union(emotional, [("eye_region", "forehead")]),
         "upper_face": union(upper_face, [("upper_face",), ("fdd",), ("forehead", "eye_region")]),
     }
-    if found["lips"] is None:
-        raise UserError(f"{path}: no region 'lips' or 'lve'; name one of {', '.join(sorted(regions))}")
     upper, lower = regions.get("upper_lip_middle"), regions.get("lower_lip_middle")
     if lip_points is None and upper is None and num_vertices == FLAME_NUM_VERTICES:
         lip_points = FLAME_LIP_POINTS
@@ -129,7 +130,7 @@ def animation_regions(
     used = ", ".join(f"{role} = {choice[0]}" for role, choice in found.items() if choice is not None)
     sets = {role: None if choice is None else choice[1] for role, choice in found.items()}
     name = f"{Path(path).name} ({used})"
-    return AnimationRegions(name, sets["lips"], sets["emotional"], sets["upper_face"], upper, lower, num_vertices)
+    return AnimationRegions(name, lip_choice[1], sets["emotional"], sets["upper_face"], upper, lower, num_vertices)
 
 
 def _region_name(wanted: str, regions: Mapping[str, object]) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy import ndimage, signal, stats
+from scipy import ndimage, signal
 
 from sedtalker_jax.errors import UserError
 
@@ -180,7 +180,7 @@ def speech_lip_intensity_correlation(
     for name in np.unique(names):
         own = names == name
         if own.sum() > 1 and np.ptp(speech[own]) > 0 and np.ptp(lips[own]) > 0:
-            scaled.append(np.stack([stats.zscore(values[own], ddof=1) for values in (speech, lips)]))
+            scaled.append(np.stack([_standardised(speech[own]), _standardised(lips[own])]))
     if sum(part.shape[1] for part in scaled) < 3:
         return float("nan")
     both = np.concatenate(scaled, axis=1)
@@ -226,6 +226,10 @@ def envelope_lag(
         if np.isnan(best[1]) or value > best[1] + 1e-12:
             best = (lag, value)
     return best
+
+
+def _standardised(values: np.ndarray) -> np.ndarray:
+    return (values - values.mean()) / values.std(ddof=1)
 
 
 def _extrema(curve: np.ndarray) -> dict[int, str]:

@@ -160,8 +160,8 @@ def intensity_figure(
     names = np.asarray(labels)
     for name in dict.fromkeys(names.tolist()):
         own = names == name
-        dots = dict(s=14, color=colour(name), alpha=0.7, linewidths=0)
-        axes.scatter(np.asarray(reference)[own], np.asarray(hypothesis)[own], label=name, **dots)
+        true, guess = np.asarray(reference)[own], np.asarray(hypothesis)[own]
+        axes.scatter(true, guess, label=name, s=14, color=colour(name), alpha=0.7, linewidths=0)
     axes.plot([0, 1], [0, 1], color="#9aa0a6", linestyle="--", linewidth=1)
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="true intensity", ylabel="predicted intensity", title=title)
     axes.grid(alpha=0.3)
@@ -240,11 +240,10 @@ def write_report(
       UserError: the place can't be written.
     """
     facts = "".join(f"<dt>{html.escape(str(k))}</dt><dd>{html.escape(str(v))}</dd>" for k, v in (info or {}).items())
-    images = "".join(
-        f"<figure><img alt='{html.escape(caption, quote=True)}' src='data:image/png;base64,"
-        f"{base64.b64encode(figure_png(figure)).decode()}'><figcaption>{html.escape(caption.replace('_', ' '))}</figcaption></figure>"
-        for caption, figure in figures.items()
-    )
+    images = ""
+    for caption, figure in figures.items():
+        shown, picture = html.escape(caption.replace("_", " "), quote=True), base64.b64encode(figure_png(figure)).decode()
+        images += f"<figure><img alt='{shown}' src='data:image/png;base64,{picture}'><figcaption>{shown}</figcaption></figure>"
     body = f"<h1>{html.escape(title)}</h1><dl>{facts}</dl>{''.join(table.html() for table in tables)}{images}"
     page = f"<!doctype html>\n<html lang='en'><head><meta charset='utf-8'><title>{html.escape(title)}</title>"
     write_text(path, f"{page}<style>{_STYLE}</style></head><body>{body}</body></html>\n")
