@@ -40,10 +40,10 @@ def _mouth_inside(out: np.ndarray) -> None:
     v = np.linspace(0.0, 1.0, TEETH_SHAPE[1])[:, None]
     width = np.abs(rim[0, 0]) * 0.93
     arc = 1.0 - np.sqrt(np.maximum(1.0 - 0.93 * u * u, 0.0))
-    for name, top, bottom, inset in (("teeth_upper", 9.0, -1.8, 8.2), ("teeth_lower", -0.6, -9.5, 10.4)):
+    for name, top, bottom, inset in (("teeth_upper", 9.0, -1.4, 9.0), ("teeth_lower", -2.2, -11.0, 11.6)):
         block = c.blocks[name]
-        out[block, 0] = width * u * (0.97 + 0.0 * v)
-        out[block, 1] = centre_y + top + (bottom - top) * v + 1.2 * u * u * (1 if name == "teeth_upper" else 1)
+        out[block, 0] = width * u + 0.0 * v
+        out[block, 1] = centre_y + top + (bottom - top) * v + 1.2 * u * u
         out[block, 2] = front - inset - 24.0 * arc + 0.8 * np.sin(np.pi * v)
     a = np.linspace(0.0, 1.0, TONGUE_SHAPE[0])[:, None]  # back to tip, so that the upper side faces up
     b = np.linspace(-1.0, 1.0, TONGUE_SHAPE[1])[None]

@@ -105,9 +105,11 @@ _cache: dict[tuple, _Style] = {}
 
 
 def _prepared(style: ArticulationStyle, rules: Mapping[str, Any]) -> _Style:
-    # Keyed by identity as well as by content of the style; rules are compared by identity, the cache keeps them alive.
+    # Rules are compared by identity (the cache keeps them alive, so that an id is not used again): do not change them in place.
     key = (style.seed, style.opening.tobytes(), id(rules))
     entry = _cache.get(key)
+    if entry is None and not set(DEFAULT_FACE_RULES) <= set(rules):
+        raise ValueError("rules must be complete: pass what face_rules(overrides) returns")
     if entry is None or entry.rules is not rules:
         entry = _Style(style, rules)
         entry.rules = rules
@@ -287,13 +289,13 @@ def articulate(
 
     expression = _expression(a, person, rules)
     expression *= 1.0 - person.speaking * activity[:, None]
+    smile = expression[:, weight_indices("mouthSmile")].mean(1)
+    stretch = expression[:, weight_indices("mouthStretch")].mean(1)
+    frown = expression[:, weight_indices("mouthFrown")].mean(1)
     expression *= 1.0 - person.rounding * rounded[:, None]
     expression *= 1.0 - person.opened * opened[:, None]
     expression *= 1.0 - person.closing * np.maximum(closed, 0.6 * on_teeth)[:, None]
 
-    smile = expression[:, weight_indices("mouthSmile")].mean(1)
-    stretch = expression[:, weight_indices("mouthStretch")].mean(1)
-    frown = expression[:, weight_indices("mouthFrown")].mean(1)
     less_round = np.clip(
         1.0 - interplay["smile_against_rounding"] * smile - interplay["stretch_against_rounding"] * stretch, 0.2, 1.0
     )

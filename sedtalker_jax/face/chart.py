@@ -55,7 +55,7 @@ MOUTH_CORNER, EYE_INNER, EYE_OUTER = 12, 6, 18  # columns, counted from the midd
 
 # Height of each row on the midline; the crown is a vertex of its own.
 ROW_Y = (
-    112.5, 107.0, 99.0, 89.0, 79.0, 69.5,
+    113.6, 110.0, 104.5, 97.5, 89.5, 80.5, 70.5,
     61.0, 53.5, 46.5, 40.0, 34.5, 29.5,
     25.2, 21.6, 18.5, 15.8, 13.3, 11.0, 8.9, 6.9, 5.0, 3.3, 1.6,
     0.0,
@@ -203,7 +203,7 @@ def chart() -> Chart:
     for name, rim in zip(("lid_rim_left", "lid_rim_right"), eye_loops, strict=True):
         ring = add(len(rim), "lid_rim")
         blocks[name] = ring
-        triangles += _strip(ring, rim, closed=True)
+        triangles += _strip(rim, ring, closed=True)
 
     lower_start = len(mouth_upper)
     previous = mouth_loop
@@ -212,12 +212,11 @@ def chart() -> Chart:
         ring = add(len(mouth_loop), "mouth_inner")
         for vertex in ring[lower_start:]:
             lower[vertex] = True
-        triangles += _strip(ring, previous, closed=True)
+        triangles += _strip(previous, ring, closed=True)
         rings.append(ring)
         previous = ring
     throat = int(add(1, "mouth_inner")[0])
     triangles += [(previous[k], throat, previous[(k + 1) % len(previous)]) for k in range(len(previous))]
-    triangles = [t[::-1] if t[1] == throat else t for t in triangles]
     blocks["mouth_rings"] = np.stack(rings)
     blocks["throat"] = np.array([throat])
 

@@ -62,9 +62,9 @@ def head_colours(seed: int | None = None) -> np.ndarray:
     for k, ring in enumerate(c.blocks["mouth_rings"]):
         out[ring] = (skin * np.array([0.62, 0.30, 0.30]), inside, inside * 0.45, inside * 0.22)[k]
     out[c.blocks["throat"]] = inside * 0.15
-    out[c.blocks["teeth_upper"].ravel()] = [232.0, 226.0, 212.0]
-    out[c.blocks["teeth_lower"].ravel()] = [212.0, 205.0, 190.0]
-    out[c.blocks["teeth_upper"][0]] = out[c.blocks["teeth_lower"][-1]] = [176.0, 92.0, 92.0]  # gums
+    out[c.blocks["teeth_upper"].ravel()] = [216.0, 210.0, 196.0]
+    out[c.blocks["teeth_lower"].ravel()] = [172.0, 163.0, 150.0]
+    out[c.blocks["teeth_upper"][0]] = out[c.blocks["teeth_lower"][-1]] = [140.0, 70.0, 70.0]  # gums
     out[c.blocks["tongue"].ravel()] = [176.0, 84.0, 84.0]
 
     for k, side in enumerate(("left", "right")):

@@ -27,10 +27,11 @@ from sedtalker_jax.face.chart import (
 # front y, front z, squareness of the front, side y, half width, side z, back y, back z
 _LOFT = np.array([
     [115.0, -8.0, 2.00, 115.0, 0.0, -8.0, 115.0, -8.0],
-    [112.0, 26.0, 2.00, 111.0, 29.0, -8.0, 112.0, -42.0],
-    [104.0, 51.0, 2.00, 98.5, 50.5, -9.0, 104.0, -63.0],
-    [92.0, 69.0, 2.05, 77.0, 66.5, -9.0, 92.0, -79.0],
-    [78.0, 81.0, 2.15, 52.0, 74.0, -8.0, 78.0, -89.0],
+    [114.0, 18.0, 2.00, 113.6, 20.0, -8.0, 114.0, -30.0],
+    [111.0, 33.0, 2.00, 109.0, 34.0, -8.0, 111.0, -46.0],
+    [104.0, 51.0, 2.00, 97.5, 50.5, -9.0, 104.0, -64.0],
+    [92.0, 69.0, 2.05, 77.0, 65.5, -9.0, 92.0, -80.0],
+    [78.0, 81.0, 2.15, 53.0, 73.5, -8.0, 78.0, -90.0],
     [62.0, 88.5, 2.30, 32.0, 76.8, -6.0, 58.0, -96.0],
     [45.0, 92.5, 2.45, 20.0, 75.8, -4.0, 38.0, -99.0],
     [30.0, 94.0, 2.55, 12.5, 74.8, -3.0, 24.0, -99.0],
@@ -314,6 +315,8 @@ def lip_relief(out: np.ndarray, p: Identity) -> None:
     upper = 4.0 * (1.0 + 0.12 * p.upper_lip) * (np.exp(-(((q - 0.42) / 0.42) ** 2)))
     lower = 5.0 * (1.0 + 0.12 * p.lower_lip) * (np.exp(-(((q - 0.45) / 0.42) ** 2)))
     out[lips, 2] += envelope * np.where((step[lips] > 0) | c.lower[lips], lower, upper)
+    # Both edges of the slit lie on one line: lips at rest are closed.
+    out[c.mouth_lower] = out[c.mouth_upper]
     out[lips, 2] -= 1.2 * (q < 0.01) * envelope + 0.7 * np.exp(-(((across - 1.0) / 0.10) ** 2)) * np.exp(-(q * q))
 
 
@@ -359,7 +362,7 @@ def lids(out: np.ndarray, x0: np.ndarray, y0: np.ndarray, p: Identity) -> None:
         )
 
 
-HAIRLINE_ROW, SIDEBURN_COLUMN = 7, 25
+HAIRLINE_ROW, SIDEBURN_COLUMN = ROW_Y.index(61.0) + 1, 25
 
 
 @lru_cache(maxsize=1)

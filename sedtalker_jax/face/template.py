@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,7 +74,9 @@ def _read_mesh(path: Path) -> tuple[np.ndarray, np.ndarray]:
     except ImportError as error:
         raise UserError(f"cannot read {path}: reading .ply needs pyvista ({error}); install it or convert to .npy") from None
     try:
-        mesh = pyvista.read(str(path))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the reader's complaint becomes our one line below
+            mesh = pyvista.read(str(path))
     except Exception as error:
         raise UserError(f"cannot read {path} as a PLY mesh: {_one_line(error)}") from None
     if mesh.n_points == 0:

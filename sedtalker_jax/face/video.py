@@ -18,7 +18,7 @@ from sedtalker_jax.face.render import BACKGROUND, FaceRenderer
 if TYPE_CHECKING:
     from sedtalker_jax.emotion.track import EmotionTrack
 
-STRIP_HEIGHT = 148
+PLOT_HEIGHT = 62
 _INK = (40, 40, 44)
 
 
@@ -28,10 +28,10 @@ class EmotionStrip:
     width in pixels, duration in seconds. Drawn once; a frame costs a copy and two pieces of text.
     """
 
-    def __init__(self, track: EmotionTrack, duration: float, width: int, height: int = STRIP_HEIGHT):
+    def __init__(self, track: EmotionTrack, duration: float, width: int):
         from PIL import Image, ImageDraw, ImageFont
 
-        self.width, self.height, self.duration = width, height, max(duration, 1e-3)
+        self.width, self.duration = width, max(duration, 1e-3)
         self.font = ImageFont.load_default(max(11, min(15, width // 36)))
         self.bold = ImageFont.load_default(max(13, min(20, width // 26)))
         self.left, self.right = 10, width - 10
@@ -47,14 +47,16 @@ class EmotionStrip:
                 x, y = self.left, y + line
             places.append((name, x, y))
             x += wide
-        self.top, self.bottom = y + line + 5, height - 22
+        self.top = y + line + 5
+        self.bottom = self.top + PLOT_HEIGHT + 9
+        self.height = height = self.bottom + 22
         image = Image.new("RGB", (width, height), (255, 255, 255))
         draw = ImageDraw.Draw(image)
         for name, x, y in places:
             draw.rounded_rectangle((x, y + 3, x + 10, y + 13), 2, fill=colour_rgb(name))
             draw.text((x + 14, y + 8), name, fill=_INK, font=self.font, anchor="lm")
 
-        plot_height = self.bottom - self.top - 9
+        plot_height = PLOT_HEIGHT
         canvas = Image.new("RGB", (plot_width * supersample, plot_height * supersample), (247, 247, 249))
         times = np.asarray(track.times)
         activation = np.clip(np.asarray(track.activation(), float), 0.0, 1.0)
