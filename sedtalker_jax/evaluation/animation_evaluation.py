@@ -32,11 +32,11 @@ class AnimationRegions:
     """
 
     name: str
-    lips: Int[np.ndarray, " v"]
-    emotional: Int[np.ndarray, " v"] | None
-    upper_face: Int[np.ndarray, " v"] | None
-    upper_lip: Int[np.ndarray, " v"] | None
-    lower_lip: Int[np.ndarray, " v"] | None
+    lips: Int[np.ndarray, " lips"]
+    emotional: Int[np.ndarray, " eyes"] | None
+    upper_face: Int[np.ndarray, " upper"] | None
+    upper_lip: Int[np.ndarray, " u"] | None
+    lower_lip: Int[np.ndarray, " l"] | None
     num_vertices: int
 
     def __post_init__(self):

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Num
 from scipy import stats
 
 from sedtalker_jax.errors import UserError
@@ -42,13 +42,13 @@ def confusion_counts(
     return np.bincount(truth * num_labels + guess, minlength=num_labels**2).reshape(num_labels, num_labels)
 
 
-def frame_accuracy(counts: Float[np.ndarray, "*B K K"]) -> Float[np.ndarray, "*B"]:
+def frame_accuracy(counts: Num[np.ndarray, "*B K K"]) -> Float[np.ndarray, "*B"]:
     """Share of frames whose emotion is right; NaN without frames."""
     counts = np.asarray(counts, np.float64)
     return _ratio(np.trace(counts, axis1=-2, axis2=-1), counts.sum(axis=(-2, -1)))
 
 
-def precision_recall_f1(counts: Float[np.ndarray, "*B K K"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def precision_recall_f1(counts: Num[np.ndarray, "*B K K"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Per class, [*B, K] each: TP / (TP + FP), TP / (TP + FN), 2 TP / (2 TP + FP + FN); 0 where undefined, as scikit-learn."""
     counts = np.asarray(counts, np.float64)
     hits = np.diagonal(counts, axis1=-2, axis2=-1)
@@ -56,7 +56,7 @@ def precision_recall_f1(counts: Float[np.ndarray, "*B K K"]) -> tuple[np.ndarray
     return _ratio(hits, predicted, 0.0), _ratio(hits, true, 0.0), _ratio(2 * hits, predicted + true, 0.0)
 
 
-def macro_f1(counts: Float[np.ndarray, "*B K K"]) -> Float[np.ndarray, "*B"]:
+def macro_f1(counts: Num[np.ndarray, "*B K K"]) -> Float[np.ndarray, "*B"]:
     """Unweighted mean F1 of the classes that occur in the reference or the hypothesis (scikit-learn's default)."""
     counts = np.asarray(counts, np.float64)
     f1 = precision_recall_f1(counts)[2]
@@ -64,14 +64,14 @@ def macro_f1(counts: Float[np.ndarray, "*B K K"]) -> Float[np.ndarray, "*B"]:
     return _ratio((f1 * present).sum(axis=-1), present.sum(axis=-1).astype(np.float64))
 
 
-def weighted_f1(counts: Float[np.ndarray, "*B K K"]) -> Float[np.ndarray, "*B"]:
+def weighted_f1(counts: Num[np.ndarray, "*B K K"]) -> Float[np.ndarray, "*B"]:
     """Mean F1 weighted by how often each class is true."""
     counts = np.asarray(counts, np.float64)
     support = counts.sum(axis=-1)
     return _ratio((precision_recall_f1(counts)[2] * support).sum(axis=-1), support.sum(axis=-1))
 
 
-def row_normalised_confusion(counts: Float[np.ndarray, "*B K K"]) -> Float[np.ndarray, "*B K K"]:
+def row_normalised_confusion(counts: Num[np.ndarray, "*B K K"]) -> Float[np.ndarray, "*B K K"]:
     """P(predicted | true): each row sums to one, or is 0 where the emotion never occurs."""
     counts = np.asarray(counts, np.float64)
     return _ratio(counts, counts.sum(axis=-1, keepdims=True), 0.0)

@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -206,8 +204,5 @@ def test_shapes_are_checked():
 
 
 @pytest.mark.parametrize("name, count", [("vocaset_lve.txt", 428), ("vocaset_fdd.txt", 1501), ("vocaset_neck.txt", 368)])
-def test_published_region_files(name, count):
-    path = Path(__file__).parents[3] / "shared" / "samples" / "regions" / name
-    if not path.exists():
-        pytest.skip(f"the sample {path.name} is not on this machine")
-    assert len(am.read_vertex_list(path, 5023)) == count
+def test_published_region_files(samples, name, count):
+    assert len(am.read_vertex_list(samples / "regions" / name, 5023)) == count
