@@ -28,7 +28,7 @@ def confusion_figure(counts: Int[np.ndarray, "K K"], labels: Sequence[str], titl
     """Row-normalised confusion matrix: rows are true emotions with their share of frames, columns predicted ones."""
     shares = row_normalised_confusion(counts)
     support = np.asarray(counts).sum(axis=1)
-    figure = _figure(1.6 + 0.75 * len(labels), 1.3 + 0.6 * len(labels))
+    figure = new_figure(1.6 + 0.75 * len(labels), 1.3 + 0.6 * len(labels))
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for row in range(len(labels)):
@@ -54,7 +54,7 @@ def emotion_strip_figure(
       rows: name -> track, or segments (start_s, end_s, label[, intensity]).
       duration: seconds shown.
     """
-    figure = _figure(10, 0.9 + 0.75 * len(rows))
+    figure = new_figure(10, 0.9 + 0.75 * len(rows))
     axes = figure.subplots()
     shown: list[str] = []
     for position, (_, content) in enumerate(rows.items()):
@@ -95,7 +95,7 @@ def curves_figure(
       label: of the value axis, with its unit.
       marked: (start_s, end_s) shaded behind the curves, p b m closures for instance.
     """
-    figure = _figure(10, 3.2)
+    figure = new_figure(10, 3.2)
     axes = figure.subplots()
     for index, (start, end) in enumerate(marked):
         axes.axvspan(start, end, color="#f2b701", alpha=0.25, linewidth=0, label=marked_label if index == 0 else None)
@@ -131,7 +131,7 @@ def error_over_time_figure(
 
 def reliability_figure(bins: Mapping[str, Reliability], title: str = "Calibration") -> Figure:
     """Accuracy against confidence with the diagonal, and below how many frames each bin holds."""
-    figure = _figure(4.6, 5.2)
+    figure = new_figure(4.6, 5.2)
     top, bottom = figure.subplots(2, 1, height_ratios=[3, 1], sharex=True)
     top.plot([0, 1], [0, 1], color="#9aa0a6", linestyle="--", linewidth=1)
     for shade, (name, content) in zip(_LINE_COLOURS, bins.items(), strict=False):
@@ -155,7 +155,7 @@ def intensity_figure(
     labels: Sequence[str], reference: Float[np.ndarray, " n"], hypothesis: Float[np.ndarray, " n"], title: str = "Intensity"
 ) -> Figure:
     """Predicted against true intensity, one dot per segment in its emotion's colour."""
-    figure = _figure(5.6, 4.6)
+    figure = new_figure(5.6, 4.6)
     axes = figure.subplots()
     names = np.asarray(labels)
     for name in dict.fromkeys(names.tolist()):
@@ -186,7 +186,7 @@ def heat_map_figure(
     x, y, z = positions.T
     largest = max(float(np.percentile(values, 99.5)) for values in errors_mm.values()) or 1.0
     scale = dict(cmap="YlOrRd", vmin=0, vmax=largest)
-    figure = _figure(1.2 + 3.4 * len(errors_mm), 4.4)
+    figure = new_figure(1.2 + 3.4 * len(errors_mm), 4.4)
     panels = np.atleast_1d(figure.subplots(1, len(errors_mm)))
     for axes, (name, values) in zip(panels, errors_mm.items(), strict=True):
         if faces is None:
@@ -280,8 +280,8 @@ def _visible_triangles(positions: np.ndarray, faces: np.ndarray) -> np.ndarray:
     return facing[np.argsort(positions[facing, 2].mean(axis=1))]
 
 
-def _figure(width: float, height: float) -> Figure:
-    # Made without pyplot: no global state, no window system, and figures are freed with their last reference.
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of that many inches, made without pyplot: no global state, no window system."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure

@@ -1,0 +1,89 @@
+"""The embedding space around an edit: emotions, the boundary between two of them, and the way the edit takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.figure import Figure
+
+from sedtalker_jax.emotion.editing import EditDictionary
+from sedtalker_jax.emotion.labels import colour, resolve_label
+from sedtalker_jax.evaluation.report import new_figure
+
+
+def edit_plane(
+    dictionary: EditDictionary, embeddings: Float[np.ndarray, "n C"], target: str, source: str | None = None
+) -> tuple[Float[np.ndarray, "n 2"], Float[np.ndarray, "C 2"], float]:
+    """Whitened embeddings in the plane of an edit.
+
+    The first axis is the boundary's unit normal, so the boundary stands upright in the plane and distances to it are true; the
+    second is the direction of largest variance across it.
+
+    Returns:
+      (coordinates [n, 2], the two axes [C, 2] in whitened space, where the boundary crosses the first axis).
+
+    Raises:
+      UserError: an emotion without boundaries.
+    """
+    direction = dictionary.direction(target, source)
+    k = dictionary.labels.index(resolve_label(target, dictionary.labels))
+    if source is None:
+        weight, bias = dictionary.weights[k], dictionary.biases[k]
+    else:
+        j = dictionary.labels.index(resolve_label(source, dictionary.labels))
+        weight, bias = dictionary.pair_weights[j, k], dictionary.pair_biases[j, k]
+    z = dictionary.whiten(embeddings)
+    across = z - (z @ direction.normal)[:, None] * direction.normal
+    second = np.linalg.svd(across - across.mean(axis=0), full_matrices=False)[2][0]
+    # Taken off once more: rounding must not leave a trace of the normal in the second axis.
+    second = second - (second @ direction.normal) * direction.normal
+    axes = np.stack([direction.normal, second / np.linalg.norm(second)], axis=1)
+    return z @ axes, axes, float(-bias / np.linalg.norm(weight))
+
+
+def edit_figure(
+    dictionary: EditDictionary,
+    embeddings: Float[np.ndarray, "n C"],
+    emotions: Sequence[str],
+    target: str,
+    source: str | None = None,
+    path: tuple[Float[np.ndarray, "T C"], Float[np.ndarray, "T C"]] | None = None,
+) -> Figure:
+    """Segments as dots in their emotion's colour, the boundary, and the frames of a recording before and after the edit.
+
+    Args:
+      embeddings, emotions: labelled rows to show as background, the ones that the dictionary was fitted on for instance.
+      target, source: the edit's emotions.
+      path: (before, after) the edit, frame by frame.
+
+    Raises:
+      UserError: an emotion without boundaries.
+    """
+    coordinates, axes_2d, threshold = edit_plane(dictionary, embeddings, target, source)
+    figure = new_figure(7, 5)
+    axes = figure.subplots()
+    names = np.asarray(emotions)
+    for name in dict.fromkeys(names.tolist()):
+        own = names == name
+        strong = name in (target, source)
+        x, y = coordinates[own].T
+        axes.scatter(x, y, s=16 if strong else 8, color=colour(name), alpha=0.8 if strong else 0.25, linewidths=0, label=name)
+        axes.scatter(*coordinates[own].mean(axis=0), s=90, color=colour(name), edgecolors="#202124", marker="D", zorder=4)
+    axes.axvline(threshold, color="#202124", linestyle="--", linewidth=1, label="boundary")
+    if path is not None:
+        before, after = (dictionary.whiten(frames) @ axes_2d for frames in path)
+        axes.plot(*before.T, color="#202124", linewidth=0.8, alpha=0.5, label="as heard")
+        axes.plot(*after.T, color="#c2571a", linewidth=1.2, label="edited")
+        moved = np.linalg.norm(after - before, axis=1)
+        if moved.max(initial=0.0) > 0:
+            index = int(np.argmax(moved))
+            arrow = dict(arrowstyle="->", color="#c2571a", linewidth=1.6)
+            axes.annotate("", xy=after[index], xytext=before[index], arrowprops=arrow, zorder=5)
+    axes.set_xlabel(f"towards {target} (along the boundary's normal, whitened)")
+    axes.set_ylabel("largest variance across it")
+    axes.set_title(f"{source or 'others'} to {target}")
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside right center", frameon=False)
+    return figure
