@@ -7,7 +7,8 @@
     espeak       speech from espeak-ng, which runs in a process of its own (espeak_server)
     acoustics    timbre, breath, tremor; then room, noise, codec
     faces        heads, face curves, articulation, the face space
-    clip         one clip from plan to record, and the swap oracle
+    clip         one clip from plan to record
+    oracle       speech of one clip with the expression of another, and any edit schedule, exactly
     prosody      seven prosody statistics: the baseline and the ideal observer's input
     report       calibration, histograms, join test, pictures
 

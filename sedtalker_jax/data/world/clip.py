@@ -153,10 +153,12 @@ def speak(world: World, plan: ClipPlan, distort: bool = True) -> SpokenClip:
     offset = lead / SAMPLE_RATE
     duration = len(dry) / SAMPLE_RATE
     words = np.minimum(speech.words * scale + offset, duration)
+    # To 0.1 ms, as the record holds them, so that a face can be made again from its record bit for bit.
+    edges = [(round(p.start_s * scale + offset, 4), round(min(p.end_s * scale + offset, duration), 4)) for p in speech.phones]
     phones = tuple(
-        Phone(p.symbol, p.start_s * scale + offset, min(p.end_s * scale + offset, duration), p.stress, p.word)
-        for p in speech.phones
-        if p.start_s * scale + offset < duration
+        Phone(p.symbol, start, end, p.stress, p.word)
+        for p, (start, end) in zip(speech.phones, edges, strict=True)
+        if start < end
     )
     curve = voice_curve(plan.timeline, words)
 
@@ -191,7 +193,8 @@ def articulate_clip(world: World, clip: SpokenClip) -> tuple[np.ndarray, np.ndar
     rules, plan = world.rules, clip.plan
     times = np.arange(num_animation_frames(len(clip.waveform), rules.fps)) / rules.fps
     face_curve = clip.curve.face(rules, rules.generator("face", plan.split, plan.index))
-    activation = face_curve.activation(times)
+    # As precise as the record keeps it, for the same reason as the phonemes' times.
+    activation = face_curve.activation(times).astype(np.float16).astype(np.float64)
     return activation, world.faces.articulate(plan.split, plan.head, clip.phones, activation)
 
 
@@ -227,9 +230,10 @@ def make_record(world: World, clip: SpokenClip) -> dict:
         "motion": world.faces.coefficients(plan.split, plan.head, rig).astype(np.float16),
         "activation": activation.astype(np.float16),
         "rig": rig.astype(np.float16),
-        "phonemes": [[p.symbol, round(p.start_s, 4), round(p.end_s, 4)] for p in clip.phones],
+        "phonemes": [[p.symbol, p.start_s, p.end_s] for p in clip.phones],
         "prosody": {
             "names": list(PARAMETERS),
+            "stress": [p.stress for p in clip.phones],
             "frames": parameters.astype(np.float16),
             "words": [[w.text, float(a), float(b)] for w, (a, b) in zip(plan.delivery.words, clip.words, strict=True)],
             "joins": [
