@@ -37,8 +37,8 @@ class SpeechEncoderConfig:
       normalise_input: bring each waveform to zero mean and unit variance over its valid samples first, which is what
         preprocessor_config.json calls do_normalize. Idempotent, so normalised input stays as it is.
       freeze_feature_extractor: no gradient to the convolutions.
-      num_frozen_layers: no gradient to the first n encoder layers nor to anything before them. Frozen parts run without dropout.
-      remat: what the backward pass of a layer recomputes; see REMAT_POLICIES.
+      num_frozen_layers: no gradient to the first n encoder layers nor to anything before them. Frozen parts have no dropout.
+      remat: what a layer's backward pass recomputes; see REMAT_POLICIES.
     """
 
     model_type: str = "wav2vec2"

@@ -45,7 +45,7 @@ class EncoderOutput:
 
 
 class EncoderLayer(nn.Module):
-    """Attention and feed-forward with residuals; norms before them (do_stable_layer_norm) or after. Carries x through a scan."""
+    """Attention and feed-forward with residuals; norms before (do_stable_layer_norm) or after. Scanned over x."""
 
     config: SpeechEncoderConfig
     first_layer: int
@@ -91,7 +91,7 @@ class SpeechEncoder(nn.Module):
 
     Layers are stacked along a leading axis of their parameters and run by a scan, in two stacks: `frozen_layers` (the first
     num_frozen_layers, which get no gradient) and `layers`. With `padding="masked"` a clip gives the same result alone and in
-    any padded batch; `padding="reference"` takes the statistics of a group-normed model over the padding too, as transformers does.
+    any padded batch; `padding="reference"` takes a group-normed model's statistics over the padding too, as transformers does.
 
     Attributes:
       config: sizes and switches.

@@ -22,7 +22,7 @@ _NARROW_GROUP = 16
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def positional_convolution(x: Float[Array, "B T D"], kernel: Float[Array, "taps I D"], groups: int) -> Float[Array, "B T D"]:
-    """y_t = sum_k kernel_k x_(t + k - taps // 2), grouped, zeros outside: torch's Conv1d with padding taps // 2, cut to T frames.
+    """y_t = sum_k kernel_k x_(t + k - taps // 2), grouped, zeros outside: torch's Conv1d, padding taps // 2, cut to T frames.
 
     Args:
       x: [B, T, D].
