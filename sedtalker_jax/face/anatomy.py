@@ -40,7 +40,7 @@ def _mouth_inside(out: np.ndarray) -> None:
     v = np.linspace(0.0, 1.0, TEETH_SHAPE[1])[:, None]
     width = np.abs(rim[0, 0]) * 0.93
     arc = 1.0 - np.sqrt(np.maximum(1.0 - 0.93 * u * u, 0.0))
-    for name, top, bottom, inset in (("teeth_upper", 9.0, -1.4, 9.0), ("teeth_lower", -2.2, -11.0, 11.6)):
+    for name, top, bottom, inset in (("teeth_upper", 9.0, -1.9, 8.2), ("teeth_lower", -1.9, -11.0, 11.2)):
         block = c.blocks[name]
         out[block, 0] = width * u + 0.0 * v
         out[block, 1] = centre_y + top + (bottom - top) * v + 1.2 * u * u

@@ -113,7 +113,10 @@ class FaceRenderer:
 
     def _frame(self, vertices: np.ndarray, yaw: float, pitch: float, aspect: float) -> None:
         low, high = vertices.min(0), vertices.max(0)
-        # A mesh with a neck is framed from the crown to a little below the chin.
+        # A mesh with neck or shoulders is framed from the crown to a little below the chin, by the width of its upper half.
+        upper = vertices[vertices[:, 1] > 0.5 * (low[1] + high[1])]
+        if np.ptp(upper[:, 0]) > 0.3 * (high[0] - low[0]):
+            low[0], high[0] = upper[:, 0].min(), upper[:, 0].max()
         low[1] = max(low[1], high[1] - 1.62 * (high[0] - low[0]))
         centre, extent = 0.5 * (low + high), high - low
         view_angle = 24.0
@@ -139,7 +142,7 @@ class FaceRenderer:
         self.plotter.renderer.ResetCameraClippingRange()
         self.plotter.render()
         picture = Image.fromarray(np.ascontiguousarray(self.plotter.image[..., :3]))
-        return np.asarray(picture.resize(self.size, Image.Resampling.BICUBIC))
+        return np.asarray(picture.resize(self.size, Image.Resampling.BOX))
 
     def close(self) -> None:
         self.plotter.close()

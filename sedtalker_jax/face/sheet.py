@@ -8,13 +8,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sedtalker_jax.emotion.formats import replace_when_complete
 from sedtalker_jax.emotion.labels import ACTIVE
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.face.articulation import expression_weights
@@ -59,19 +59,11 @@ def save_picture(path: str | os.PathLike, picture: np.ndarray, colours: int | No
     image = Image.fromarray(picture)
     if colours:
         image = image.quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.FLOYDSTEINBERG)
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-        os.close(handle)
-        image.save(temporary, optimize=True) if path.suffix.lower() == ".png" else image.save(temporary)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot write the picture {path}: {error}") from None
-    finally:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
+    with replace_when_complete(path) as temporary:
+        try:
+            image.save(temporary, **({"optimize": True} if path.suffix.lower() == ".png" else {}))
+        except ValueError as error:
+            raise UserError(f"cannot write the picture {path}: {error}") from None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,13 +8,13 @@ are the neutral face.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from sedtalker_jax.emotion.formats import replace_when_complete
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.face.template import FaceTemplate
 
@@ -142,25 +142,13 @@ class FaceSpace:
         Raises:
           UserError: when the place cannot be written.
         """
-        path = Path(path)
-        temporary = None
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".npz", dir=path.parent)
-            with os.fdopen(handle, "wb") as file:
-                np.savez(
-                    file, topology=np.array(self.topology), faces=self.faces, basis=self.basis, mean_motion=self.mean_motion,
-                    template_names=np.array(self.template_names, dtype=np.str_), templates=self.templates,
-                    fps=np.float64(self.fps), head_seeds=np.array(self.head_seeds, np.int64),
-                    residual=np.float64(self.residual),
-                    **{f"region_{name}": np.asarray(value, np.int32) for name, value in self.regions.items()},
-                )  # fmt: skip
-            os.replace(temporary, path)
-        except OSError as error:
-            raise UserError(f"cannot write the face space {path}: {error.strerror or error}") from None
-        finally:
-            if temporary is not None and os.path.exists(temporary):
-                os.unlink(temporary)
+        with replace_when_complete(path) as temporary, open(temporary, "wb") as file:
+            np.savez(
+                file, topology=np.array(self.topology), faces=self.faces, basis=self.basis, mean_motion=self.mean_motion,
+                template_names=np.array(self.template_names, dtype=np.str_), templates=self.templates,
+                fps=np.float64(self.fps), head_seeds=np.array(self.head_seeds, np.int64), residual=np.float64(self.residual),
+                **{f"region_{name}": np.asarray(value, np.int32) for name, value in self.regions.items()},
+            )  # fmt: skip
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> FaceSpace:

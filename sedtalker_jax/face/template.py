@@ -7,7 +7,6 @@ or everything (.npz: vertices, faces, name, topology and region_<name> index arr
 from __future__ import annotations
 
 import os
-import tempfile
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from sedtalker_jax.emotion.formats import replace_when_complete
 from sedtalker_jax.errors import UserError
 
 SUFFIXES = (".ply", ".obj", ".npy", ".npz")
@@ -180,29 +180,21 @@ def save_template(path: str | os.PathLike, template: FaceTemplate) -> None:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise UserError(f"cannot write template {path}: unknown suffix '{path.suffix}', use one of {', '.join(SUFFIXES)}")
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=suffix, dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            if suffix == ".npy":
-                np.save(file, template.vertices)
-            elif suffix == ".npz":
-                arrays = {f"region_{key}": np.asarray(value) for key, value in template.regions.items()}
-                np.savez(file, vertices=template.vertices, faces=template.faces, name=np.array(template.name),
-                         topology=np.array(template.topology), **arrays)  # fmt: skip
-            elif suffix == ".obj":
-                lines = [f"v {x:.9g} {y:.9g} {z:.9g}" for x, y, z in template.vertices]
-                lines += [f"f {a} {b} {c}" for a, b, c in template.faces + 1]
-                file.write(("\n".join(lines) + "\n").encode())
-            else:
-                file.write(_ply_bytes(template))
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"cannot write template {path}: {error.strerror or error}") from None
-    finally:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
+    with replace_when_complete(path) as temporary, open(temporary, "wb") as file:
+        if suffix == ".npy":
+            np.save(file, template.vertices)
+        elif suffix == ".npz":
+            arrays = {f"region_{key}": np.asarray(value) for key, value in template.regions.items()}
+            np.savez(
+                file, vertices=template.vertices, faces=template.faces, name=np.array(template.name),
+                topology=np.array(template.topology), **arrays,
+            )  # fmt: skip
+        elif suffix == ".obj":
+            lines = [f"v {x:.9g} {y:.9g} {z:.9g}" for x, y, z in template.vertices]
+            lines += [f"f {a} {b} {c}" for a, b, c in template.faces + 1]
+            file.write(("\n".join(lines) + "\n").encode())
+        else:
+            file.write(_ply_bytes(template))
 
 
 def _ply_bytes(template: FaceTemplate) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sedtalker_jax.axes import SAMPLE_RATE
+from sedtalker_jax.emotion.formats import replace_when_complete
 from sedtalker_jax.emotion.labels import NEUTRAL, colour_rgb
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.face.render import BACKGROUND, FaceRenderer
@@ -32,7 +32,7 @@ class EmotionStrip:
         from PIL import Image, ImageDraw, ImageFont
 
         self.width, self.duration = width, max(duration, 1e-3)
-        self.font = ImageFont.load_default(max(11, min(15, width // 36)))
+        self.font = ImageFont.load_default(max(10, min(15, width // 41)))
         self.bold = ImageFont.load_default(max(13, min(20, width // 26)))
         self.left, self.right = 10, width - 10
         names = [name for name in track.labels if name != NEUTRAL]
@@ -150,53 +150,38 @@ def write_video(
     header = _title(title, size) if title else None
     height = size + (strip.height if strip else 0) + (len(header) if header is not None else 0)
     height += height % 2
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".mp4", dir=path.parent)
-        os.close(handle)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
-    try:
-        frames = vertices
-        if progress:
-            from tqdm import tqdm
+    frames = vertices
+    if progress:
+        from tqdm import tqdm
 
-            frames = tqdm(vertices, desc=f"rendering {path.name}", unit="frame", dynamic_ncols=True)
-        with FaceRenderer(vertices[0], faces, size, colours=colours, yaw=yaw, pitch=pitch) as renderer:
-            with av.open(temporary, "w", format="mp4", options={"movflags": "+faststart"}) as container:
-                picture = np.empty((height, size, 3), np.uint8)
-                picture[:] = BACKGROUND
-                video = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
-                video.width, video.height, video.pix_fmt = size, height, "yuv420p"
-                video.options = {"crf": "20", "preset": "veryfast"}
-                sound = _Sound(container, waveform, sample_rate) if waveform is not None and len(waveform) else None
-                for index, pose in enumerate(frames):
-                    top = 0
-                    if header is not None:
-                        picture[: len(header)] = header
-                        top = len(header)
-                    picture[top : top + size] = renderer.render(pose)
-                    if strip:
-                        picture[top + size : top + size + strip.height] = strip.draw(index / fps)
-                    for packet in video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")):
-                        container.mux(packet)
-                    if sound:
-                        sound.feed((index + 1) / fps)
-                for packet in video.encode():
-                    container.mux(packet)
-                if sound:
-                    sound.finish(len(vertices) / fps)
-        # mkstemp makes private files; a video is as readable as any other output.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
-    finally:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
+        frames = tqdm(vertices, desc=f"rendering {path.name}", unit="frame", dynamic_ncols=True)
+    with (
+        replace_when_complete(path) as temporary,
+        FaceRenderer(vertices[0], faces, size, colours=colours, yaw=yaw, pitch=pitch) as renderer,
+        av.open(str(temporary), "w", format="mp4", options={"movflags": "+faststart"}) as container,
+    ):
+        picture = np.empty((height, size, 3), np.uint8)
+        picture[:] = BACKGROUND
+        video = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
+        video.width, video.height, video.pix_fmt = size, height, "yuv420p"
+        video.options = {"crf": "20", "preset": "veryfast"}
+        sound = _Sound(container, waveform, sample_rate) if waveform is not None and len(waveform) else None
+        for index, pose in enumerate(frames):
+            top = 0
+            if header is not None:
+                picture[: len(header)] = header
+                top = len(header)
+            picture[top : top + size] = renderer.render(pose)
+            if strip:
+                picture[top + size : top + size + strip.height] = strip.draw(index / fps)
+            for packet in video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")):
+                container.mux(packet)
+            if sound:
+                sound.feed((index + 1) / fps)
+        for packet in video.encode():
+            container.mux(packet)
+        if sound:
+            sound.finish(len(vertices) / fps)
 
 
 class _Sound:

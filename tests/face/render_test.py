@@ -126,7 +126,7 @@ def test_a_failed_video_leaves_the_old_one(tmp_path):
         write_video(tmp_path / "talk.gif", motion, FACES, 30.0)
     with pytest.raises(UserError, match="no frames"):
         write_video(path, motion[:0], FACES, 30.0)
-    with pytest.raises(UserError, match="cannot write"):
+    with pytest.raises(UserError, match="can't be written"):
         write_video(path / "talk.mp4", motion, FACES, 30.0)
 
 

@@ -73,7 +73,7 @@ def test_save_refuses_without_touching_what_is_there(tmp_path):
     with pytest.raises(UserError, match="unknown suffix"):
         save_template(tmp_path / "face.txt", TEMPLATE)
     blocked = write(tmp_path / "file", "x")
-    with pytest.raises(UserError, match="cannot write"):
+    with pytest.raises(UserError, match="can't be written"):
         save_template(blocked / "face.npz", TEMPLATE)
     assert blocked.read_text() == "x"
 
@@ -86,3 +86,10 @@ def test_mismatch_says_why():
     turned = FaceTemplate("turned", "mesh", TEMPLATE.vertices, TEMPLATE.faces[:, ::-1])
     with pytest.raises(UserError, match="join them differently"):
         check_topology(turned, TOPOLOGY, TEMPLATE.num_vertices, TEMPLATE.faces)
+
+
+def test_published_flame_meshes(samples):
+    for path in sorted((samples / "faces").glob("**/*.ply"))[:3]:
+        mesh = load_template(path)
+        assert mesh.topology == "flame" and mesh.num_vertices == 5023 and len(mesh.faces) == 9976
+        assert "flame" in mismatch(mesh, TOPOLOGY, TEMPLATE.num_vertices)
