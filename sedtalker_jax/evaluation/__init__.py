@@ -85,6 +85,7 @@ from sedtalker_jax.evaluation.lip_metrics import (
     lip_distance_error,
     lip_movement_rms,
     mean_temporal_misalignment,
+    shuffled_envelope_correlations,
     speech_envelope,
     speech_lip_intensity_correlation,
 )
@@ -163,6 +164,7 @@ __all__ = [
     "scores_by_group",
     "segment_boundaries",
     "segment_means",
+    "shuffled_envelope_correlations",
     "spectral_error",
     "speech_envelope",
     "speech_lip_intensity_correlation",

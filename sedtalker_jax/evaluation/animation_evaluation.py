@@ -162,7 +162,7 @@ class AnimationEvaluation:
         self.names: list[str] = []
         self.speakers: list[str] = []
         self.num_frames: list[int] = []
-        self.values: dict[str, list[dict[str, float]]] = {system: [] for system in systems}
+        self.values: dict[str, list[dict[str, float]]] = {system: [] for system in (TRUTH, *systems)}
         self.closures: dict[str, list[tuple[int, int]]] = {system: [] for system in (TRUTH, *systems)}
         self.loudness: list[float] = []
         self.lip_movement: dict[str, list[float]] = {system: [] for system in (TRUTH, *systems)}
@@ -221,6 +221,7 @@ class AnimationEvaluation:
         self.num_frames.append(frames)
         self.loudness.append(float("nan") if waveform is None else float(np.sqrt(np.mean(np.square(waveform)))))
         self._add_mouth(TRUTH, [target[:frames]], closed, phonemes)
+        self.values[TRUTH].append({} if true_distance is None else self._envelope_scores(true_distance, envelope))
         for system, motions in samples.items():
             cut = [np.asarray(motion)[:frames] for motion in motions]
             scores = {metric: float(np.mean([one[metric] for one in scored[system]])) for metric in scored[system][0]}
@@ -242,8 +243,10 @@ class AnimationEvaluation:
         bootstrap = self._bootstrap(num_resamples, seed)
         rows = []
         for metric, column in _COLUMNS.items():
-            numbers = {system: self.per_clip(metric, system) for system in self.systems}
+            numbers = {system: self.per_clip(metric, system) for system in (*self.systems, TRUTH)}
             if any(np.isfinite(values).any() for values in numbers.values()):
+                if not np.isfinite(numbers[TRUTH]).any():
+                    del numbers[TRUTH]  # an error of the truth against itself says nothing
                 means = {system: bootstrap.mean(values) for system, values in numbers.items()}
                 rows.append(ScoreRow(metric, means, column.unit, column.higher_is_better, column.digits))
         frames = np.asarray(self.num_frames, np.float64)
@@ -332,15 +335,19 @@ class AnimationEvaluation:
 
     def _mouth_scores(self, distance, true_distance, envelope) -> dict[str, float]:
         shift = lip_metrics.mean_temporal_misalignment(distance, true_distance)
-        scores = {
+        return self._envelope_scores(distance, envelope) | {
             "lip_distance_error_mm": lip_metrics.lip_distance_error(distance, true_distance) * metrics.MILLIMETRES,
             "mean_temporal_misalignment_ms": shift / self.fps * 1_000,
         }
-        if envelope is not None:
-            lag, correlation = lip_metrics.envelope_lag(distance, envelope)
-            scores["envelope_correlation"] = correlation
-            scores["envelope_lag_frames"] = float(lag) if np.isfinite(correlation) else float("nan")
-        return scores
+
+    def _envelope_scores(self, distance, envelope) -> dict[str, float]:
+        if envelope is None:
+            return {}
+        lag, correlation = lip_metrics.envelope_lag(distance, envelope)
+        return {
+            "envelope_correlation": correlation,
+            "envelope_lag_frames": float(lag) if np.isfinite(correlation) else float("nan"),
+        }
 
     def _closed_distance(self, name: str, template, phonemes) -> float:
         if self.closed_distance_m is not None:

@@ -21,6 +21,9 @@ NEUTRAL_NAMES = ("neutral", "n")
 BOUNDARY_TOLERANCES_S = (0.25, 0.5, 1.0)
 """Seconds by which a boundary may be off and still count."""
 
+SHORTEST_GAP_S = 0.05
+"""Seconds: shorter gaps between segments, and at the ends of a recording, are no silence but rounded times."""
+
 # ---- frames ----
 
 
@@ -218,22 +221,22 @@ def segment_boundaries(
     """Times at which the emotion changes inside a recording, in seconds, rising.
 
     Equal neighbours are merged (a join without a change is no boundary), gaps are neutral, and the edges of the file are
-    never boundaries.
+    never boundaries. Gaps and distances from the edges below SHORTEST_GAP_S are rounding of times in files, and ignored.
     """
     rows = _clipped(segments, duration, neutral, "segments")
     changes: list[float] = []
     label, cursor = None, 0.0
     for start, end, name in rows:
-        if start > cursor + 1e-6:
+        if start > cursor + SHORTEST_GAP_S:
             if label not in (None, "neutral"):
                 changes.append(cursor)
             label = "neutral"
         if label is not None and name != label:
             changes.append(start)
         label, cursor = name, max(cursor, end)
-    if rows and cursor < duration - 1e-6 and label != "neutral":
+    if rows and cursor < duration - SHORTEST_GAP_S and label != "neutral":
         changes.append(cursor)
-    return np.array([time for time in changes if 1e-6 < time < duration - 1e-6])
+    return np.array([time for time in changes if SHORTEST_GAP_S < time < duration - SHORTEST_GAP_S])
 
 
 def match_boundaries(

@@ -228,6 +228,29 @@ def envelope_lag(
     return best
 
 
+def shuffled_envelope_correlations(
+    opening: Float[np.ndarray, " F"],
+    envelope: Float[np.ndarray, " F"],
+    max_lag: int = 15,
+    num_shuffles: int = 100,
+    seed: int = 0,
+) -> Float[np.ndarray, " num_shuffles"]:
+    """What envelope_lag finds by chance: its correlation with the envelope turned round by a random time.
+
+    Turning keeps the rhythm of speech and breaks its hold on the mouth, so this is a harder yardstick than shuffled frames.
+
+    Raises:
+      UserError: fewer than 4 max_lag frames, where every turn is near the true one.
+    """
+    mouth, sound = _curves(opening, envelope)
+    if len(sound) < 4 * max_lag:
+        raise UserError(f"{len(sound)} frames are too few to tell lags of {max_lag} frames from chance")
+    rng = np.random.default_rng(seed)
+    # At least twice the largest lag away from the true alignment, in both directions.
+    shifts = rng.integers(2 * max_lag, len(sound) - 2 * max_lag + 1, num_shuffles)
+    return np.array([envelope_lag(mouth, np.roll(sound, shift), max_lag)[1] for shift in shifts])
+
+
 def _standardised(values: np.ndarray) -> np.ndarray:
     return (values - values.mean()) / values.std(ddof=1)
 

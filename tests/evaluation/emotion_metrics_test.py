@@ -165,6 +165,9 @@ def test_boundaries_leave_out_edges_and_joins():
     np.testing.assert_allclose(em.segment_boundaries([(1, 2, "neutral")], 3.0), [])
     assert em.segment_boundaries([(0, 3, "happy")], 3.0).size == 0
     assert em.segment_boundaries([], 3.0).size == 0
+    # Times that were rounded on their way through a file make no boundaries.
+    rounded = [(0.001, 1.5, "happy"), (1.504, 2.999, "sad")]
+    np.testing.assert_allclose(em.segment_boundaries(rounded, 3.0005), [1.504])
 
 
 def largest_matching(a, b, tolerance):

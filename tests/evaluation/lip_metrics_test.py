@@ -91,6 +91,18 @@ def test_lip_movement_rms():
     assert lm.lip_movement_rms(vertices, np.array([0, 1])) == pytest.approx(np.sqrt((0.003**2 + 0.004**2) / 2))
 
 
+def test_shuffled_envelopes_are_what_chance_gives():
+    rng = np.random.default_rng(3)
+    envelope = np.abs(np.convolve(rng.normal(size=400), np.hanning(9), mode="same"))
+    following = np.r_[np.zeros(2), envelope[:-2]] + 0.2 * rng.normal(size=400) * envelope.std()
+    unrelated = np.abs(np.convolve(rng.normal(size=400), np.hanning(9), mode="same"))
+    chance = lm.shuffled_envelope_correlations(following, envelope)
+    assert chance.shape == (100,) and lm.envelope_lag(following, envelope)[1] > chance.max() + 0.3
+    assert lm.envelope_lag(unrelated, envelope)[1] < np.quantile(lm.shuffled_envelope_correlations(unrelated, envelope), 0.999)
+    with pytest.raises(UserError, match="too few"):
+        lm.shuffled_envelope_correlations(following[:50], envelope[:50])
+
+
 def test_envelope_lag_finds_the_delay():
     rng = np.random.default_rng(2)
     fps, frames, delay = 30.0, 120, 4
