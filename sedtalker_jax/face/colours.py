@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 
 from sedtalker_jax.face import shape
-from sedtalker_jax.face.chart import EYEBALL_RINGS, EYEBALL_SECTORS, LIP_ROWS, MOUTH_CORNER, MOUTH_ROW, chart
+from sedtalker_jax.face.chart import EYEBALL_RINGS, EYEBALL_SECTORS, LIP_ROWS, MOUTH_CORNER, MOUTH_ROW, ROW_Y, chart
 from sedtalker_jax.face.regions import head_regions
 
 # sRGB. A seed picks one of each; the first of each is the default look.
@@ -47,6 +47,14 @@ def head_colours(seed: int | None = None) -> np.ndarray:
     blend(0.30 * shape.bump(ax, y, 29.0, 3.0, 17.0, 12.0) * front, shadow)  # sockets
     blend(0.85 * shape.bump(ax, y, 6.6, -44.6, 2.8, 1.9) * front, skin * 0.30)  # nostrils
     blend(0.30 * shape.bump(x, y, 0.0, -83.0, 15.0, 3.5) * front, shadow)  # under the lip
+
+    # The jaw's shadow on the neck.
+    under = (
+        shape.smoothstep(y, -60.0, -100.0)
+        * (c.row >= ROW_Y.index(-114.4))
+        * shape.smoothstep(c.row, len(ROW_Y), ROW_Y.index(-121.2))
+    )
+    blend(0.55 * under * (c.part == 0), skin * 0.55)
 
     lips = np.zeros(c.num_vertices)
     step = np.abs(np.where(c.row >= 0, c.row - MOUTH_ROW, 99))

@@ -29,7 +29,7 @@ DEFAULT_FACE_RULES: dict[str, Any] = {
         },
         "fear": {
             "browInnerUp": 0.90, "browDown": 0.40, "browOuterUp": 0.30, "eyeWide": 1.0, "mouthStretch": 0.80,
-            "mouthLowerDown": 0.35, "jawOpen": 0.14, "mouthFrown": 0.20,
+            "mouthLowerDown": 0.42, "jawOpen": 0.10, "mouthFrown": 0.20,
         },
         "surprise": {
             "browInnerUp": 0.85, "browOuterUp": 1.0, "eyeWide": 0.85, "jawOpen": 0.42, "mouthFunnel": 0.18,
