@@ -91,5 +91,7 @@ class FaceCast:
             raise ValueError("load_space comes first")
         seed = self.head_seed(split, index)
         if seed not in self._projections:
-            self._projections[seed] = self.space.coefficients(self.head(split, index).shapes).astype(np.float32)
-        return rig.astype(np.float32) @ self._projections[seed]
+            shapes = self.head(split, index).shapes.reshape(rig.shape[1], -1).astype(np.float64)
+            self._projections[seed] = np.einsum("wv,rv->wr", shapes, self.space.basis.astype(np.float64))
+        # einsum and not a matrix product, whose rounding depends on the number of threads that share it.
+        return np.einsum("fw,wr->fr", rig.astype(np.float64), self._projections[seed]).astype(np.float32)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import tomllib
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ class Rules:
         return np.random.Generator(np.random.PCG64(np.random.SeedSequence(words)))
 
 
+@lru_cache(maxsize=1)  # the code that runs, even if a file changes meanwhile
 def code_digest() -> str:
     """sha256 of the generating source, without lines that are blank or only a comment."""
     digest = hashlib.sha256()

@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from sedtalker_jax.data.world.prosody import STATISTICS, normalise_by_voice, prosody_statistics, prosody_track, sliding_statistics
+from sedtalker_jax.data.world.prosody import (
+    STATISTICS,
+    normalise_by_voice,
+    prosody_statistics,
+    prosody_track,
+    sliding_statistics,
+)
 
 RATE = 16_000
 
