@@ -2,7 +2,7 @@
 
 from sedtalker_jax.emotion.decoding import DECODERS, commit, decode, learn_transition_cost, sharpen, total_variation
 from sedtalker_jax.emotion.editing import EditDictionary, EditDirection, EditResult, segment_embeddings
-from sedtalker_jax.emotion.formats import SEGMENT_SUFFIXES, Segment, read_segments, write_segments
+from sedtalker_jax.emotion.formats import SEGMENT_SUFFIXES, Segment, read_rttm, read_segments, write_segments
 from sedtalker_jax.emotion.keyframes import KeyFrames
 from sedtalker_jax.emotion.labels import (
     ACTIVE,
@@ -48,6 +48,7 @@ __all__ = [
     "decode",
     "label_index",
     "learn_transition_cost",
+    "read_rttm",
     "read_segments",
     "resolve_label",
     "segment_embeddings",

@@ -34,7 +34,7 @@ BOUND_QUANTILE, BOUND_FACTOR = 0.999, 1.5
 """Edits are clipped at this factor times this quantile of the training embeddings' Mahalanobis distance from their mean."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class EditDirection:
     """A way from one emotion to another.
 
@@ -51,7 +51,7 @@ class EditDirection:
     boundary_alpha: float
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class EditResult:
     """Edited embeddings [T, C], and which frames [T] reached the bound and were held back to it."""
 
@@ -66,7 +66,7 @@ class EditResult:
         return f"the edit was held back in {share:.0f}% of frames, where it would leave what the voice model knows"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class EditDictionary:
     """The boundaries between emotions in a diarizer's embedding space; stored with its checkpoint.
 

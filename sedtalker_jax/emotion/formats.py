@@ -175,8 +175,27 @@ def _rttm_text(segments: Sequence[Segment], name: str) -> str:
     )
 
 
+def read_rttm(path: str | os.PathLike) -> dict[str, list[Segment]]:
+    """Every recording of an RTTM file: its name -> segments in rising time.
+
+    Raises:
+      UserError: missing or malformed file.
+    """
+    try:
+        return {name: sorted(segments) for name, segments in _rttm_recordings(read_text(path)).items()}
+    except ValueError as error:
+        raise UserError(f"{path}: not a readable .rttm emotion track ({error}); write it again") from error
+
+
 def _parse_rttm(text: str) -> list[Segment]:
-    segments = []
+    recordings = _rttm_recordings(text)
+    if len(recordings) > 1:
+        raise ValueError(f"it holds {len(recordings)} recordings, {', '.join(list(recordings)[:3])}, where one is expected")
+    return next(iter(recordings.values()), [])
+
+
+def _rttm_recordings(text: str) -> dict[str, list[Segment]]:
+    recordings: dict[str, list[Segment]] = {}
     for line in text.splitlines():
         fields = line.split()
         if not fields or fields[0].startswith(";"):
@@ -184,8 +203,8 @@ def _parse_rttm(text: str) -> list[Segment]:
         if fields[0] != "SPEAKER" or len(fields) < 8:
             raise ValueError(f"line '{line[:60]}' is not a SPEAKER line")
         start = float(fields[3])
-        segments.append(Segment(start, round(start + float(fields[4]), 6), fields[7]))
-    return segments
+        recordings.setdefault(fields[1], []).append(Segment(start, round(start + float(fields[4]), 6), fields[7]))
+    return recordings
 
 
 def _csv_text(segments: Sequence[Segment]) -> str:

@@ -14,7 +14,7 @@ INTERPOLATIONS = ("linear", "smooth", "hold")
 """Straight lines; smooth steps that start and end level; or each value until the next key."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class KeyFrames:
     """Values at rising times; before the first key and after the last one their values hold.
 

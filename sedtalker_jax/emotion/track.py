@@ -34,7 +34,7 @@ class TrackSamples(NamedTuple):
     activation: Float[np.ndarray, "F K-1"]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class EmotionTrack:
     """Emotion over time on a regular grid of frames; frame t is centred at start + t / frame_rate seconds.
 

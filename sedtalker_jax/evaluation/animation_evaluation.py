@@ -18,7 +18,7 @@ TRUTH = "truth"
 """Column for scores that the true motion has too, such as the share of its own p, b, m that close."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class AnimationRegions:
     """The sets of vertices that scores are taken over; their sizes are printed with every table.
 

@@ -22,7 +22,7 @@ JOIN_TOLERANCE_S = 0.5
 """Seconds around a join inside one emotion in which a hypothesised change is a false alarm."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class EmotionClip:
     """The truth about one recording.
 
@@ -48,7 +48,7 @@ class EmotionClip:
     speech: Sequence[tuple[float, float]] | None = None
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class EmotionScores:
     """What evaluate_emotion found.
 

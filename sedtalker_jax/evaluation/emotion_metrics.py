@@ -359,7 +359,7 @@ def brier_score(reference: Int[np.ndarray, " T"], probabilities: Float[np.ndarra
     return float(np.mean(np.sum((p - np.eye(p.shape[1])[truth]) ** 2, axis=1)))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Reliability:
     """Equal-width bins of the largest probability: edges [bins + 1]; count, mean confidence, accuracy [bins], NaN if empty."""
 

@@ -21,7 +21,7 @@ _OUT_OF_SCOPE = (
 
 _LIMITS = (
     "Scores are of the data named here: other languages, microphones, ages and cultures are not covered unless they stand in "
-    "the tables. Confusions between emotions, and how far intervals reach, are in the tables and must be read with every number."
+    "the tables. Confusions between emotions, and how far intervals reach, stand there too and must be read with every number."
 )
 
 

@@ -26,7 +26,7 @@ from sedtalker_jax.evaluation.table import ScoreTable
 CONDITION = "_condition_"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class BlendshapeBasis:
     """What turns weights into vertices: mean [V, 3] + weights @ shapes [W, V, 3].
 
@@ -56,7 +56,7 @@ class BlendshapeBasis:
         raise UserError(f"{source}: a basis needs 'meanshape' [V, 3] and 'blendshape' [W, V, 3]; it has {', '.join(arrays)}")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class PeerScores:
     """Scores of directories of files.
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from sedtalker_jax.emotion import ACTIVE, CANONICAL, PAPER, EmotionTrack, Segment, read_segments, write_segments
+from sedtalker_jax.emotion import ACTIVE, CANONICAL, PAPER, EmotionTrack, Segment, read_rttm, read_segments, write_segments
 from sedtalker_jax.errors import UserError
 
 SEGMENT_FORMATS = [".json", ".csv", ".rttm", ".TextGrid", ".txt"]
@@ -129,6 +129,18 @@ def test_rttm_is_what_pyannote_reads(tmp_path):
     assert len(found) == len(expected)
     for a, b in zip(found, expected, strict=True):
         assert a[:2] == pytest.approx(b[:2], abs=2e-6) and a[2] == b[2]
+
+
+def test_rttm_files_may_hold_several_recordings(tmp_path):
+    path = tmp_path / "all.rttm"
+    lines = ["SPEAKER a 1 1.0 2.0 <NA> <NA> sad <NA> <NA>", "SPEAKER b 1 0 1 <NA> <NA> happy <NA> <NA>", ""]
+    path.write_text("\n".join([*lines, "SPEAKER a 1 0.0 1.0 <NA> <NA> happy <NA> <NA>"]))
+    recordings = read_rttm(path)
+    assert [s[:3] for s in recordings["a"]] == [(0.0, 1.0, "happy"), (1.0, 3.0, "sad")]
+    assert [s[:3] for s in recordings["b"]] == [(0.0, 1.0, "happy")]
+    # Read as one track they would be mixed up: that is refused.
+    with pytest.raises(UserError, match="holds 2 recordings, a, b"):
+        EmotionTrack.load(path)
 
 
 def test_textgrid_is_what_praat_reads(tmp_path):
