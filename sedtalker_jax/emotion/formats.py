@@ -103,7 +103,7 @@ def write_segments(
     elif suffix == ".csv":
         text = _csv_text(segments)
     elif suffix == ".json":
-        text = _json_text(segments, name, end, extra or {})
+        text = _json_text(segments, name, duration, extra or {})
     elif suffix == ".textgrid":
         text = _textgrid_text(segments, end)
     elif suffix == ".txt":
@@ -226,7 +226,7 @@ def _parse_csv(text: str) -> list[Segment]:
     ]
 
 
-def _json_text(segments: Sequence[Segment], name: str, duration: float, extra: Mapping[str, Any]) -> str:
+def _json_text(segments: Sequence[Segment], name: str, duration: float | None, extra: Mapping[str, Any]) -> str:
     # NaN is not JSON: an unknown intensity is null.
     rows = [
         {
@@ -237,7 +237,8 @@ def _json_text(segments: Sequence[Segment], name: str, duration: float, extra: M
         }
         for s in segments
     ]
-    document = {"format": JSON_FORMAT, "name": name, "duration": round(duration, 6), "segments": rows, **extra}
+    length = None if duration is None else round(duration, 6)
+    document = {"format": JSON_FORMAT, "name": name, "duration": length, "segments": rows, **extra}
     return json.dumps(document, indent=1, allow_nan=False) + "\n"
 
 

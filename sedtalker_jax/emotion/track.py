@@ -97,7 +97,7 @@ class EmotionTrack:
         """Puts segments (start_s, end_s, label[, intensity]) on a frame grid: each frame takes the segment at its centre.
 
         Args:
-          duration: seconds; decides the number of frames; by default the end of the last segment.
+          duration: of the recording in seconds; decides the number of frames; unknown, the last segment's end does.
           fill: the label of time that no segment covers, with intensity 0 when it is neutral and unknown otherwise.
 
         Raises:
@@ -105,9 +105,10 @@ class EmotionTrack:
         """
         rows = sorted(Segment(*row) for row in segments)
         end = float(duration) if duration is not None else max((row.end for row in rows), default=0.0)
-        # The last centre keeps the same distance from the end as the first one from 0. On the encoders' grid this is their
-        # length formula floor((S - 400) / 320) + 1. At least one frame, so that a very short recording has a track.
-        margin = min(max(start, 0.0), 1.0 / frame_rate)
+        # Of a recording, the last centre keeps the same distance from the end as the first one from 0: on the encoders' grid
+        # this is their length formula floor((S - 400) / 320) + 1. Segments alone reach half a hop beyond their last frame, so
+        # every centre inside them counts. At least one frame, so that a very short recording has a track.
+        margin = min(max(start, 0.0), 1.0 / frame_rate) if duration is not None else 0.0
         num_frames = max(1, int(math.floor((end - start - margin) * frame_rate + 1e-6)) + 1) if end > 0 else 0
         if num_frames == 0:
             raise UserError("no emotion segments and no duration: there is nothing to put on a track")
@@ -123,7 +124,7 @@ class EmotionTrack:
             path[inside] = label_index(labels)[resolve_label(row.label, labels)]
             intensity[inside] = row.intensity
         probabilities = np.eye(len(labels), dtype=np.float32)[path]
-        return cls(tuple(labels), probabilities, intensity, frame_rate, start, end)
+        return cls(tuple(labels), probabilities, intensity, frame_rate, start, duration)
 
     @classmethod
     def constant(cls, label: str, intensity: float, duration: float, labels: Sequence[str] = CANONICAL) -> EmotionTrack:

@@ -18,6 +18,9 @@ _CALIBRATION_BINS = 15
 
 EDER_PARTS = ("error_rate", "false_alarm", "missed", "confusion", "overlap")
 
+INTENSITY_THRESHOLDS = (1 / 3, 2 / 3)
+"""Intensities at which a weak feeling becomes a medium one, and a medium one a strong one."""
+
 JOIN_TOLERANCE_S = 0.5
 """Seconds around a join inside one emotion in which a hypothesised change is a false alarm."""
 
@@ -285,6 +288,17 @@ class _SystemStatistics:
         names = [label for label, keep in zip(self.segment_label, known, strict=True) if keep]
         return names, self.true_means[known], self.guess_means[known]
 
+    def level_errors(self) -> np.ndarray:
+        """(sum of absolute errors in levels, segments) of every clip: additive."""
+        result = np.zeros((len(self.durations), 2))
+        known = np.isfinite(self.true_means) & np.isfinite(self.guess_means)
+        true, guess = (
+            metrics.intensity_levels(means[known], INTENSITY_THRESHOLDS) for means in (self.true_means, self.guess_means)
+        )
+        clips = np.array(self.segment_clip, np.int64)[known]
+        np.add.at(result, clips, np.stack([np.abs(true - guess), np.ones(len(true))], axis=-1))
+        return result
+
     def intensity_correlation(self, bootstrap: HierarchicalBootstrap) -> Interval:
         labels, clip = np.array(self.segment_label, dtype=object), np.array(self.segment_clip, np.int64)
 
@@ -332,6 +346,8 @@ def _metrics(example: _SystemStatistics) -> list[_Metric]:
         found.append(_Metric(name, True, lambda s, t=tolerance: s.boundaries[t], compared=True))
     if example.alarms[:, 1].sum():
         found.append(_Metric(f"join_false_alarm_rate_{JOIN_TOLERANCE_S:g}s", False, lambda s: s.alarms, compared=True))
+    if np.isfinite(example.true_means).any():
+        found.append(_Metric("intensity_ordinal_error_3_levels", False, lambda s: s.level_errors(), compared=True))
     found.append(_Metric("brier_score", False, lambda s: s.brier, compared=True))
     found.append(_Metric("expected_calibration_error", False, lambda s: s.calibration, _calibration_error))
     return found

@@ -111,6 +111,18 @@ def test_segment_files_bring_the_same_segments_back(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", SEGMENT_FORMATS)
+@pytest.mark.parametrize("rate, start", [(50.0, 0.0125), (30.0, 0.0)])
+def test_tracks_of_unknown_duration_keep_their_frames(tmp_path, suffix, rate, start):
+    for frames in (40, 101, 260):
+        track = dataclasses.replace(random_track(8, 20 * (frames // 20), duration=False), frame_rate=rate, start=start)
+        path = tmp_path / f"t{frames}{suffix}"
+        track.save(path)
+        loaded = EmotionTrack.load(path, frame_rate=rate, start=start)
+        assert loaded.num_frames == track.num_frames and loaded.duration is None
+        np.testing.assert_array_equal(loaded.path(), track.path())
+
+
+@pytest.mark.parametrize("suffix", SEGMENT_FORMATS)
 def test_unknown_intensity_survives_as_unknown(tmp_path, suffix):
     path = tmp_path / f"t{suffix}"
     write_segments(path, [Segment(0.0, 1.0, "happy"), Segment(1.5, 2.0, "sad", 0.25)], duration=3.0)

@@ -59,7 +59,8 @@ def test_the_truth_scores_perfectly():
     scores = values(evaluate_emotion(clips, {"truth": tracks_of(clips)}, num_resamples=100).table, "truth")
     for name in ("frame_accuracy", "macro_f1", "weighted_f1", "boundary_f1_0.25s", "intensity_rank_correlation"):
         assert scores[name] == pytest.approx(1.0), name
-    for name in ("eder", "eder_pooled", "eder_without_silence", "brier_score", "expected_calibration_error"):
+    zero = ("eder", "eder_pooled", "eder_without_silence", "brier_score", "expected_calibration_error")
+    for name in (*zero, "intensity_ordinal_error_3_levels"):
         assert scores[name] == pytest.approx(0.0, abs=1e-5), name
     assert scores["join_false_alarm_rate_0.5s"] == 0.0
 
@@ -87,6 +88,15 @@ def test_table_agrees_with_the_metrics_it_is_made_of():
     assert found["eder_pooled"] == pytest.approx(em.pool_diarization_errors(errors).error_rate)
     parts = sum(found[f"eder_{part}"] for part in ("false_alarm", "missed", "confusion", "overlap"))
     assert parts == pytest.approx(found["eder"])
+
+
+def test_intensity_levels_are_compared_per_segment():
+    clips = make_clips(7)
+    flat = constant_tracks(clips, "sad", intensity=0.5)  # always the middle of three levels
+    found = values(evaluate_emotion(clips, {"flat": flat}, num_resamples=100).table, "flat")
+    strengths = [segment[3] for clip in clips for segment in clip.segments if segment[2] != "neutral"]
+    levels = em.intensity_levels(np.array(strengths), (1 / 3, 2 / 3))
+    assert found["intensity_ordinal_error_3_levels"] == pytest.approx(em.ordinal_error(levels, np.ones_like(levels))[0])
 
 
 def test_baselines_stand_beside_and_differences_are_paired():
