@@ -18,6 +18,9 @@ KAIST_LIP_POINTS = (3531, 3504)
 
 BILABIALS = ("p", "b", "m")
 
+LONGEST_ALIGNMENT = 1_000
+"""Frames that are aligned at once in longer curves: half a minute, where a misalignment is a fraction of a second."""
+
 CLOSURE_SHARE = 0.3
 """Lips count as closed below this share of the clip's median opening."""
 
@@ -105,15 +108,25 @@ def mean_temporal_misalignment(
 
     Both curves are smoothed (Gaussian, `sigma` frames) and aligned by dynamic time warping of their first differences. Where
     the path joins two maxima or two minima, and the predicted one lies between the neighbours of the true one, the shift
-    counts. Divide by the fps for seconds; both curves must have the same fps.
+    counts. Divide by the fps for seconds; both curves must have the same fps. Alignment takes memory with the square of the
+    length, so curves beyond 2 x LONGEST_ALIGNMENT frames are aligned in stretches of LONGEST_ALIGNMENT.
 
     Returns:
       NaN when nothing matches (a face that does not move its mouth).
     """
     guess = ndimage.gaussian_filter1d(np.asarray(prediction, np.float64), sigma)
     truth = ndimage.gaussian_filter1d(np.asarray(target, np.float64), sigma)
+    longest = max(len(guess), len(truth))
+    stretch = longest if longest <= 2 * LONGEST_ALIGNMENT else LONGEST_ALIGNMENT
+    shifts: list[int] = []
+    for start in range(0, longest, max(stretch, 1)):
+        shifts += _extrema_shifts(guess[start : start + stretch], truth[start : start + stretch])
+    return float(np.mean(shifts)) if shifts else float("nan")
+
+
+def _extrema_shifts(guess: np.ndarray, truth: np.ndarray) -> list[int]:
     if len(guess) < 3 or len(truth) < 3:
-        return float("nan")
+        return []
     kinds_truth, kinds_guess = _extrema(truth), _extrema(guess)
     ordered = sorted(kinds_truth)
     place = {frame: position for position, frame in enumerate(ordered)}
@@ -124,7 +137,7 @@ def mean_temporal_misalignment(
             after = ordered[place[i] + 1] if place[i] + 1 < len(ordered) else len(truth) - 1
             if before <= j <= after:
                 shifts.append(abs(i - j))
-    return float(np.mean(shifts)) if shifts else float("nan")
+    return shifts
 
 
 def warping_path(first: Float[np.ndarray, " F"], second: Float[np.ndarray, " G"]) -> list[tuple[int, int]]:

@@ -73,6 +73,14 @@ def test_misalignment_measures_a_delay():
     assert np.isnan(lm.mean_temporal_misalignment(np.ones(200), curve[20:220]))
 
 
+def test_misalignment_of_long_recordings_needs_little_memory():
+    rng = np.random.default_rng(4)
+    curve = np.convolve(rng.normal(size=20_020), np.hanning(15), mode="same")
+    long = lm.mean_temporal_misalignment(curve[17:20_017], curve[20:20_020])
+    assert long == pytest.approx(lm.mean_temporal_misalignment(curve[17:1_517], curve[20:1_520]), abs=0.2)
+    assert long == pytest.approx(3.0, abs=0.7)
+
+
 def test_loudness_and_lips_correlate_within_identity_only():
     rng = np.random.default_rng(1)
     names = np.repeat(["a", "b", "c"], 20)
