@@ -50,6 +50,7 @@ class _Style:
     """A person's visemes and expressions as arrays, made once per person and set of rules."""
 
     def __init__(self, style: ArticulationStyle, rules: Mapping[str, Any]):
+        self.rules = rules
         spread = rules["individual"]
         self.visemes = list(rules["visemes"])
         self.index = {name: k for k, name in enumerate(self.visemes)}
@@ -112,7 +113,6 @@ def _prepared(style: ArticulationStyle, rules: Mapping[str, Any]) -> _Style:
         raise ValueError("rules must be complete: pass what face_rules(overrides) returns")
     if entry is None or entry.rules is not rules:
         entry = _Style(style, rules)
-        entry.rules = rules
         if len(_cache) > 256:
             _cache.clear()
         _cache[key] = entry
@@ -248,7 +248,6 @@ def articulate(
     rules = _default_rules() if rules is None else rules
     person = _prepared(style or average_style(), rules)
     c, interplay = rules["coarticulation"], rules["interplay"]
-    phonemes = [p if isinstance(p, Phoneme) else Phoneme(*p) for p in phonemes]
 
     end = num_frames / fps
     margin = 0.2  # seconds before the first frame, in which the filters settle

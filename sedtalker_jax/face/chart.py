@@ -142,6 +142,10 @@ def _strip(a: np.ndarray, b: np.ndarray, closed: bool) -> list[tuple[int, int, i
     return triangles
 
 
+def _turned(triangles: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    return [(c, b, a) for a, b, c in triangles]
+
+
 @lru_cache(maxsize=1)
 def chart() -> Chart:
     """The chart (built once per process)."""
@@ -150,8 +154,8 @@ def chart() -> Chart:
     middle = columns // 2 - 1
     number = np.arange(columns) - middle
     grid = np.arange(rows * columns).reshape(rows, columns)
-    row = list(np.repeat(np.arange(rows), columns))
-    column = list(np.tile(number, rows))
+    row: list[int] = np.repeat(np.arange(rows), columns).tolist()
+    column: list[int] = np.tile(number, rows).tolist()
     part = [0] * (rows * columns)
     lower = [False] * (rows * columns)
     blocks: dict[str, np.ndarray] = {}
@@ -172,7 +176,7 @@ def chart() -> Chart:
 
     def slit(at_row: int, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
         inner = np.arange(first + 1, last)
-        copies = add(len(inner), "skin", True, ([at_row] * len(inner), list(inner)))
+        copies = add(len(inner), "skin", True, ([at_row] * len(inner), inner.tolist()))
         below[at_row, inner + middle] = copies
         upper = grid[at_row, np.arange(first, last + 1) + middle]
         return upper, np.concatenate([upper[:1], copies, upper[-1:]])
@@ -232,7 +236,7 @@ def chart() -> Chart:
         brow = add(BROW_SHAPE[0] * BROW_SHAPE[1], "brow").reshape(BROW_SHAPE[1], BROW_SHAPE[0])
         for k in range(BROW_SHAPE[1] - 1):
             strip = _strip(brow[k], brow[k + 1], closed=False)  # chains run away from the nose
-            triangles += strip if side == "left" else [t[::-1] for t in strip]
+            triangles += strip if side == "left" else _turned(strip)
         blocks[f"brow_{side}"] = brow
 
     for side in ("left", "right"):
@@ -241,7 +245,7 @@ def chart() -> Chart:
         ear = [(centre, rings_a[0][k], rings_a[0][(k + 1) % EAR_SECTORS]) for k in range(EAR_SECTORS)]
         for inside, outside in zip(rings_a[:-1], rings_a[1:], strict=True):
             ear += _strip(inside, outside, closed=True)
-        triangles += ear if side == "left" else [t[::-1] for t in ear]
+        triangles += ear if side == "left" else _turned(ear)
         blocks[f"ear_{side}"] = np.concatenate([[centre], *rings_a])
 
     for name in ("teeth_upper", "teeth_lower"):

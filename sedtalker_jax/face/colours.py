@@ -99,7 +99,7 @@ def head_colours(seed: int | None = None) -> np.ndarray:
             colours += [tone] * EYEBALL_SECTORS
         out[ball] = np.array(colours)
     blend(shape.scalp(), hair)
-    out[np.concatenate([c.blocks["brow_left"].ravel(), c.blocks["brow_right"].ravel()])] = hair * 0.9
+    out[np.concatenate([c.blocks["brow_left"].ravel(), c.blocks["brow_right"].ravel()])] = hair * 0.62 + 6.0
     ears = regions["ears"]
     out[ears] = skin * np.array([0.97, 0.88, 0.86])
     result = np.clip(np.round(out), 0, 255).astype(np.uint8)

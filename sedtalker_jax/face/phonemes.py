@@ -22,7 +22,7 @@ class Phoneme:
 REST = ("rest",)
 VOWELS = frozenset({"IY", "IH", "EH", "AE", "AA", "AO", "OW", "UW", "UU", "UH", "ER"})
 """Visemes of vowels."""
-_TABLE: dict[tuple[str,], str] = {
+_TABLE: dict[tuple[str, ...], str] = {
     ("PP",): "p b m m- p# b# pp",
     ("FF",): "f v f# v# ɱ",
     ("TH",): "T D D# θ ð",

@@ -54,7 +54,7 @@ class VertexNormals:
         cross[:, 0] = u[:, 1] * v[:, 2] - u[:, 2] * v[:, 1]
         cross[:, 1] = u[:, 2] * v[:, 0] - u[:, 0] * v[:, 2]
         cross[:, 2] = u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]
-        out = self.gather @ cross
+        out = np.asarray(self.gather @ cross)
         return out / np.maximum(np.sqrt((out**2).sum(1, keepdims=True)), 1e-20)
 
 
@@ -117,12 +117,14 @@ class FaceRenderer:
         self.mesh = pyvista.PolyData(vertices.copy(), np.insert(faces, 0, 3, axis=1).ravel())
         self.light = VertexLight(colours, yaw, pitch)
         self.mesh.point_data["colour"] = self.light(self.normals(vertices))
-        inner = tuple(int(round(SUPERSAMPLING * side)) for side in self.size)
+        inner = [int(round(SUPERSAMPLING * side)) for side in self.size]
         try:
             self.plotter = pyvista.Plotter(off_screen=True, window_size=inner, lighting="none")
             # Drawn larger and reduced: smoother than multisampling and, without a GPU, at half of its cost.
-            self.plotter.render_window.SetMultiSamples(0)
-            self.plotter.set_background([int(c) for c in background])
+            window = self.plotter.render_window
+            if window is not None:
+                window.SetMultiSamples(0)
+            self.plotter.renderer.SetBackground(*(int(c) / 255.0 for c in background))
             self.plotter.add_mesh(self.mesh, scalars="colour", rgb=True, lighting=False, show_scalar_bar=False, copy_mesh=False)
             self._frame(vertices, yaw, pitch, width / height)
             self.plotter.show(auto_close=False, interactive=False)
@@ -156,8 +158,8 @@ class FaceRenderer:
         from PIL import Image
 
         vertices = np.asarray(vertices, np.float32)
-        self.mesh.points[:] = vertices
-        self.mesh.point_data["colour"][:] = self.light(self.normals(vertices))
+        np.copyto(self.mesh.points, vertices)
+        np.copyto(self.mesh.point_data["colour"], self.light(self.normals(vertices)))
         self.mesh.GetPoints().Modified()
         self.mesh.GetPointData().GetScalars().Modified()
         self.plotter.renderer.ResetCameraClippingRange()

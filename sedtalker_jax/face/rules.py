@@ -16,7 +16,7 @@ DEFAULT_FACE_RULES: dict[str, Any] = {
     # ARKit weights of each emotion at activation 1.
     "expressions": {
         "happy": {
-            "mouthSmile": 0.82, "cheekSquint": 0.75, "eyeSquint": 0.40, "mouthDimple": 0.20, "mouthUpperUp": 0.22,
+            "mouthSmile": 0.92, "cheekSquint": 0.75, "eyeSquint": 0.40, "mouthDimple": 0.20, "mouthUpperUp": 0.22,
             "browOuterUp": 0.12, "jawOpen": 0.06,
         },
         "angry": {
@@ -98,7 +98,7 @@ DEFAULT_FACE_RULES: dict[str, Any] = {
         "contact_opening": 0.30,  # of the lips' opening that f and v leave, towards the teeth
     },
     # Speech under emotion, at activation 1: size and speed of the movements.
-    "gain": {"angry": 1.38, "disgust": 0.85, "fear": 0.92, "happy": 1.12, "sad": 0.58, "surprise": 1.18, "upset": 0.78},
+    "gain": {"angry": 1.38, "disgust": 0.74, "fear": 0.78, "happy": 1.18, "sad": 0.58, "surprise": 1.20, "upset": 0.66},
     "speed": {"angry": 1.30, "disgust": 0.95, "fear": 1.15, "happy": 1.08, "sad": 0.72, "surprise": 1.05, "upset": 0.95},
     "interplay": {
         # What is left of an expression's mouth while speaking: 1 - value * activity of speech.
@@ -107,21 +107,21 @@ DEFAULT_FACE_RULES: dict[str, Any] = {
                      "mouthSmile": 0.12, "mouthLowerDown": 0.30, "mouthLeft": 0.35, "mouthDimple": 0.25, "jawOpen": 0.45,
                      "mouthFunnel": 0.50},
         # ... while the lips are closed for p, b, m (and in part for f, v).
-        "closing": {"mouthUpperUp": 0.85, "mouthLowerDown": 0.95, "mouthStretch": 0.45, "mouthFunnel": 0.90, "mouthSmile": 0.30,
-                    "jawOpen": 0.90, "mouthFrown": 0.25, "mouthShrugLower": 0.20, "noseSneer": 0.25},
+        "closing": {"mouthUpperUp": 0.85, "mouthLowerDown": 0.95, "mouthStretch": 0.60, "mouthFunnel": 0.90, "mouthSmile": 0.45,
+                    "jawOpen": 0.90, "mouthFrown": 0.25, "mouthShrugLower": 0.20, "noseSneer": 0.30, "mouthLeft": 0.30},
         # ... while the lips are rounded.
-        "rounding": {"mouthSmile": 0.75, "mouthStretch": 0.85, "mouthDimple": 0.85, "mouthUpperUp": 0.35, "mouthLeft": 0.40,
-                     "mouthFrown": 0.40, "mouthPress": 0.60},
+        "rounding": {"mouthSmile": 0.90, "mouthStretch": 0.95, "mouthDimple": 0.90, "mouthUpperUp": 0.55, "mouthLeft": 0.60,
+                     "mouthFrown": 0.50, "mouthPress": 0.60, "mouthLowerDown": 0.40},
         # ... while the jaw is open (multiplied by how open).
         "opening": {"mouthPress": 1.0, "mouthRollLower": 0.9, "mouthRollUpper": 0.9, "mouthShrugLower": 0.8, "mouthFrown": 0.55,
-                    "mouthSmile": 0.20, "jawForward": 0.5},
+                    "mouthSmile": 0.35, "mouthDimple": 0.50, "mouthLeft": 0.60, "mouthStretch": 0.20, "jawForward": 0.5},
         "smile_against_rounding": 0.55,  # part of the rounding that a full smile takes away
         "stretch_against_rounding": 0.50,
         "frown_against_spreading": 0.60,
         "angry_bares_teeth": 0.50,  # mouthLowerDown per unit of jaw opening and anger
-        "disgust_lifts_lip": 0.45,  # mouthUpperUp likewise
-        "fear_stretches": 0.45,  # mouthStretch likewise
-        "happy_opens": 0.30,  # mouthUpperUp and mouthLowerDown likewise
+        "disgust_lifts_lip": 0.70,  # mouthUpperUp likewise
+        "fear_stretches": 0.65,  # mouthStretch likewise
+        "happy_opens": 0.45,  # mouthUpperUp and mouthLowerDown likewise
         "angry_presses_closure": 0.55,  # mouthPress in p, b, m
         "sad_slack": 0.30,  # part of the lips' own movement that sadness drops beyond `gain`
     },

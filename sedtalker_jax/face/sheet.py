@@ -1,6 +1,6 @@
 """Contact sheet of the built-in heads: heads x emotions x intensities, to look at.
 
-python -m sedtalker_jax.face.sheet --out runs/sheet.png [--heads 8] [--intensities 0.5 1.0] [--size 200]
+python -m sedtalker_jax.face.sheet --out runs/sheet.png [--heads 8 | --seeds 3 10] [--intensities 0.5 1.0] [--size 200]
 """
 
 from __future__ import annotations
@@ -61,28 +61,28 @@ def save_picture(path: str | os.PathLike, picture: np.ndarray, colours: int | No
         image = image.quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.FLOYDSTEINBERG)
     with replace_when_complete(path) as temporary:
         try:
-            image.save(temporary, **({"optimize": True} if path.suffix.lower() == ".png" else {}))
+            image.save(temporary, optimize=True)  # PNG and JPEG heed it, others ignore it
         except ValueError as error:
             raise UserError(f"cannot write the picture {path}: {error}") from None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--out", required=True, help="picture to write (.png)")
-    parser.add_argument("--heads", type=int, default=6, help="number of heads")
-    parser.add_argument("--first-seed", type=int, default=10, help="seed of the first head")
+    parser.add_argument("--heads", type=int, default=6, help="number of heads, with consecutive seeds from 10")
+    parser.add_argument("--seeds", type=int, nargs="+", help="heads by seed, instead of --heads")
     parser.add_argument("--intensities", type=float, nargs="+", default=[0.5, 1.0], help="activations of each emotion")
     parser.add_argument("--size", type=int, default=200, help="pixels of one face")
     parser.add_argument("--palette", type=int, default=0, help="reduce to this many colours, for a smaller file")
     options = parser.parse_args(arguments)
-    seeds = range(options.first_seed, options.first_seed + options.heads)
+    seeds = options.seeds or range(10, 10 + options.heads)
     try:
         picture = contact_sheet(seeds, options.intensities, options.size)
         save_picture(options.out, picture, options.palette or None)
     except UserError as error:
         print(f"sheet: {error}", file=sys.stderr)
         return 2
-    print(f"{options.out}: {options.heads} heads x {len(ACTIVE) + 1} emotions x {len(options.intensities)} intensities")
+    print(f"{options.out}: {len(seeds)} heads x {len(ACTIVE) + 1} emotions x {len(options.intensities)} intensities")
     return 0
 
 

@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -142,12 +143,13 @@ class FaceSpace:
         Raises:
           UserError: when the place cannot be written.
         """
+        regions: dict[str, Any] = {f"region_{name}": np.asarray(value, np.int32) for name, value in self.regions.items()}
         with replace_when_complete(path) as temporary, open(temporary, "wb") as file:
             np.savez(
                 file, topology=np.array(self.topology), faces=self.faces, basis=self.basis, mean_motion=self.mean_motion,
                 template_names=np.array(self.template_names, dtype=np.str_), templates=self.templates,
                 fps=np.float64(self.fps), head_seeds=np.array(self.head_seeds, np.int64), residual=np.float64(self.residual),
-                **{f"region_{name}": np.asarray(value, np.int32) for name, value in self.regions.items()},
+                **regions,
             )  # fmt: skip
 
     @classmethod

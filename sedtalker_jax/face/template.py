@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -184,7 +185,7 @@ def save_template(path: str | os.PathLike, template: FaceTemplate) -> None:
         if suffix == ".npy":
             np.save(file, template.vertices)
         elif suffix == ".npz":
-            arrays = {f"region_{key}": np.asarray(value) for key, value in template.regions.items()}
+            arrays: dict[str, Any] = {f"region_{key}": np.asarray(value) for key, value in template.regions.items()}
             np.savez(
                 file, vertices=template.vertices, faces=template.faces, name=np.array(template.name),
                 topology=np.array(template.topology), **arrays,
