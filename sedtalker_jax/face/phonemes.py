@@ -70,7 +70,7 @@ _TABLE: dict[tuple[str, ...], str] = {
 }
 SILENCES = frozenset({"", "_", "_:", "__", "_!", "_|", "||", "sil", "SIL", "pau", "sp", "spn", "#", "|", "<p:>", "||_"})
 
-VISEMES_OF: Mapping[str, tuple[str,]] = MappingProxyType(
+VISEMES_OF: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {symbol: visemes for visemes, symbols in _TABLE.items() for symbol in symbols.split()}
 )
 """Mnemonic -> its visemes, one after the other."""
@@ -79,7 +79,7 @@ _MARKS = "'ˈ,ˌ%=!\"`"
 
 
 @lru_cache(maxsize=4096)
-def visemes_of(symbol: str) -> tuple[str,]:
+def visemes_of(symbol: str) -> tuple[str, ...]:
     """Visemes of a phoneme mnemonic, without its stress and length marks.
 
     A variant that is not in the table (a digit, #, -, ~ or ; at its end) counts as its base. A symbol that is unknown even then

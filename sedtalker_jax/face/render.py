@@ -250,8 +250,8 @@ def render_sheet(
     return np.asarray(sheet)
 
 
-def write_video(*args, **kwargs) -> None:
-    """See face.video.write_video, which this calls."""
+def write_video(path, vertices, faces, fps, waveform=None, track=None, **options) -> None:
+    """Writes a talking face as .mp4: video.write_video, which documents the arguments, under the name of this module."""
     from sedtalker_jax.face.video import write_video as write
 
-    write(*args, **kwargs)
+    write(path, vertices, faces, fps, waveform, track, **options)

@@ -156,3 +156,17 @@ def test_identity_parameters_do_what_they_say():
     assert span(wide) > span(base) + 4
     assert mean_with(nose_height=2.0)[marks["nose_tip"], 2] > base[marks["nose_tip"], 2] + 2
     assert mean_with(chin_height=2.0)[marks["chin"], 1] < base[marks["chin"], 1] - 3
+
+
+def test_blinks_over_an_animation_close_eyes_of_any_expression():
+    from sedtalker_jax.face.blinking import with_blinks
+
+    weights = np.stack([with_correctives(pose(w)) for w in ({}, {"eyeWide": 1.0}, {"eyeSquint": 1.0}, {})])
+    vertices = HEAD.vertices(weights)
+    shut = with_blinks(vertices, HEAD.template, np.array([1.0, 1.0, 1.0, 0.0]))
+    marks = head_landmarks()
+    for side in ("left", "right"):
+        gap = lambda v, s=side: (v[:, marks[f"eye_upper_{s}"], 1] - v[:, marks[f"eye_lower_{s}"], 1]) * MM  # noqa: E731
+        assert (np.abs(gap(shut)[:3]) < 0.1 * gap(vertices)[:3]).all()
+    np.testing.assert_array_equal(shut[3], vertices[3])
+    np.testing.assert_array_equal(shut[:, head_regions()["mouth"]], vertices[:, head_regions()["mouth"]])
