@@ -34,8 +34,8 @@ _NORMALISATION_EPSILON = 1e-7
 class EncoderOutput:
     """Attributes:
     last_hidden_state: [B, T, D].
-    hidden_states: [n + 1, B, T, D], the input of the first layer and the output of each (the last one normed in pre-norm
-      models, as in transformers); None when not asked for.
+    hidden_states: [n + 1, B, T, D], the input of the first layer and the output of each; None when not asked for. In pre-norm
+      models the last one is the last layer's own output, before the final norm, as in transformers 5 (4 gave the normed one).
     frame_mask: bool [B, T], False = padding.
     """
 
@@ -177,8 +177,6 @@ class SpeechEncoder(nn.Module):
         hidden_states = None
         if return_hidden_states:
             hidden_states = jnp.concatenate(states)
-            if config.do_stable_layer_norm:
-                hidden_states = hidden_states.at[-1].set(x)
         if masked:
             x = jnp.where(valid[..., None], x, jnp.zeros((), x.dtype))
             if hidden_states is not None:

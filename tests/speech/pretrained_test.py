@@ -118,10 +118,8 @@ def test_task_heads_and_the_older_weight_norm_spelling(tmp_path, variant):
             ): v
             for name, v in tensors.items()
         }
-        return {f"{prefix}.{name}": v for name, v in old.items()} | {
-            "lm_head.weight": np.zeros((4, 32), np.float32),
-            "masked": np.zeros(1),
-        }
+        head = {"lm_head.weight": np.zeros((4, 32), np.float32), "layer_weights": np.zeros(4, np.float32)}
+        return {f"{prefix}.{name}": value for name, value in old.items()} | head
 
     rewrite(directory, as_task_model)
     assert_same_trees(load_pretrained_encoder(directory)[1], small_params(config))
@@ -173,6 +171,7 @@ def test_pickled_code_is_not_run(tmp_path):
 
 
 def to_fairseq(tensors):
+    layer_normed = "feature_extractor.conv_layers.1.layer_norm.bias" in tensors
     rules = [
         (r"^masked_spec_embed$", "mask_emb"),
         (r"^feature_projection\.projection", "post_extract_proj"),
@@ -181,10 +180,7 @@ def to_fairseq(tensors):
         (r"pos_conv_embed\.conv\.parametrizations\.weight\.original1", "pos_conv.0.weight_v"),
         (r"pos_conv_embed\.conv", "pos_conv.0"),
         (r"(conv_layers\.\d)\.conv", r"\1.0"),
-        (
-            r"(conv_layers\.\d)\.layer_norm",
-            r"\1.2.1" if "feature_extractor.conv_layers.1.layer_norm.bias" in tensors else r"\1.2",
-        ),
+        (r"(conv_layers\.\d)\.layer_norm", r"\1.2.1" if layer_normed else r"\1.2"),
         (r"(layers\.\d)\.layer_norm", r"\1.self_attn_layer_norm"),
         (r"attention\.gru_rel_pos_linear", "self_attn.grep_linear"),
         (r"attention\.gru_rel_pos_const", "self_attn.grep_a"),
@@ -281,7 +277,7 @@ def test_damaged_and_absent_files_are_named(tmp_path):
 
 @pytest.mark.parametrize("change", [{"model_type": "bert"}, {"add_adapter": True}, {"hidden_act": "mish"}, {"hidden_size": 33}])
 def test_models_that_are_not_supported_are_refused(change):
-    with pytest.raises(UserError, match=str(next(iter(change))).replace("hidden_size", "hidden_size")):
+    with pytest.raises(UserError, match=next(iter(change))):
         SpeechEncoderConfig.from_hf({"model_type": "wav2vec2"} | change)
 
 
@@ -313,7 +309,7 @@ def test_published_sizes_have_the_published_parameter_counts():
                 feat_extract_norm="layer",
                 do_stable_layer_norm=True,
             ),
-            315_452_800,
+            315_453_120,
         ),
     }
     for values, expected in sizes.values():
