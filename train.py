@@ -10,7 +10,7 @@ import pathlib
 import sys
 
 import jax
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from sedtalker_jax.errors import UserError
@@ -27,6 +27,8 @@ flags.mark_flags_as_required(["config", "workdir"])
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    # Checkpoint managers report every option they have at level INFO; what matters here is printed by the loop itself.
+    logging.set_verbosity(logging.WARNING)
     if _DISTRIBUTED.value or _COORDINATOR.value:
         jax.distributed.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     from sedtalker_jax.training.experiment import Experiment, RunPlan

@@ -24,7 +24,9 @@ def get_config(arg: str = "") -> ConfigDict:
     config.pipeline.batch_size = 32
     config.pipeline.max_seconds = 6.0
     config.pipeline.bucket_seconds = (4.0, 5.0, 6.0)
-    config.model.encoder.update(conv_dim=(128,) * 7, hidden_size=192, num_hidden_layers=4, num_attention_heads=6, intermediate_size=768)
+    config.model.encoder.update(
+        conv_dim=(128,) * 7, hidden_size=192, num_hidden_layers=4, num_attention_heads=6, intermediate_size=768
+    )
     for part in (config.model.diarizer, config.model.animator):
         part.backbone.update(pattern="MMAMMA", width=192, state_size=16, num_heads=6, num_kv_heads=2)
     config.model.diarizer.frame_stacking = 1

@@ -41,19 +41,30 @@ def base() -> ConfigDict:
     # The encoder family's module at a tiny size. It can't learn pitch from scratch in minutes, so acoustic features join it.
     model.encoder = ConfigDict(
         dict(
-            conv_dim=(32,) * 7,
-            hidden_size=64,
+            conv_dim=(8, 8, 16, 16, 32, 32, 32),
+            hidden_size=48,
             num_hidden_layers=1,
             num_attention_heads=4,
-            intermediate_size=128,
+            intermediate_size=96,
+            num_conv_pos_embeddings=32,
         )
     )
-    model.acoustics = ConfigDict(dict(num_mels=40, num_lags=48, pitch_low_hz=60.0, pitch_high_hz=500.0))
+    model.acoustics = ConfigDict(
+        dict(
+            num_mels=40,
+            num_lags=48,
+            pitch_low_hz=60.0,
+            pitch_high_hz=500.0,
+            voice_shift_mels=1.5,
+            voice_shift_lags=4.0,
+            mask_s=0.4,
+        )
+    )
     model.diarizer = ConfigDict(
         dict(
             embedding_size=24,
             frame_stacking=2,
-            backbone=dict(pattern="MAM", width=96, state_size=8, num_heads=4, num_kv_heads=2, dropout=0.1),
+            backbone=dict(pattern="MAM", width=96, state_size=8, num_heads=4, num_kv_heads=2, dropout=0.2),
         )
     )
     model.animator = ConfigDict(

@@ -41,14 +41,22 @@ def build_parser() -> argparse.ArgumentParser:
         "may be given several times",
     )
     animate.add_argument(
-        "--template", metavar="FILE|NAME", help="face to animate: .ply, .obj, .npy or .npz of the model's topology, or a name "
+        "--template",
+        metavar="FILE|NAME",
+        help="face to animate: .ply, .obj, .npy or .npz of the model's topology, or a name "
         "of one that the model carries (default: its first)",
     )
-    animate.add_argument("--track", metavar="FILE", help="emotion track that drives the face instead of the diarizer's "
-                         "(.json .csv .rttm .TextGrid .txt .npz, as diarize writes them)")
+    animate.add_argument(
+        "--track",
+        metavar="FILE",
+        help="emotion track that drives the face instead of the diarizer's "
+        "(.json .csv .rttm .TextGrid .txt .npz, as diarize writes them)",
+    )
     animate.add_argument("--emotion", metavar="NAME", help="one emotion for the whole clip instead of the diarizer's")
     animate.add_argument("--intensity", type=float, default=1.0, help="strength of --emotion, 0 to 1 (default: %(default)s)")
-    animate.add_argument("--size", type=int, default=512, help="height and width of the video's face in pixels (default: %(default)s)")
+    animate.add_argument(
+        "--size", type=int, default=512, help="height and width of the video's face in pixels (default: %(default)s)"
+    )
     animate.set_defaults(run=run_animate)
 
     diarize = commands.add_parser(
@@ -58,13 +66,24 @@ def build_parser() -> argparse.ArgumentParser:
     )
     diarize.add_argument("audio", nargs="+", help="audio files, or folders of them")
     _add_checkpoint(diarize)
-    diarize.add_argument("--out", metavar="FILE", help=f"for one file: {' '.join(TRACK_SUFFIXES)} (.txt is Audacity's; default: "
-                         "print the segments)")
+    diarize.add_argument(
+        "--out",
+        metavar="FILE",
+        help=f"for one file: {' '.join(TRACK_SUFFIXES)} (.txt is Audacity's; default: print the segments)",
+    )
     diarize.add_argument("--out-dir", metavar="DIR", help="for several files: one track each, named after the file")
-    diarize.add_argument("--format", default="rttm", choices=[s.lstrip(".") for s in TRACK_SUFFIXES], help="of --out-dir's "
-                         "files (default: %(default)s)")
-    diarize.add_argument("--decoder", default="viterbi", choices=("raw", "median", "minimum_duration", "viterbi", "total_variation"),
-                         help="how per-frame probabilities become segments (default: %(default)s)")
+    diarize.add_argument(
+        "--format",
+        default="rttm",
+        choices=[s.lstrip(".") for s in TRACK_SUFFIXES],
+        help="of --out-dir's files (default: %(default)s)",
+    )
+    diarize.add_argument(
+        "--decoder",
+        default="viterbi",
+        choices=("raw", "median", "minimum_duration", "viterbi", "total_variation"),
+        help="how per-frame probabilities become segments (default: %(default)s)",
+    )
     diarize.add_argument("--per-frame", action="store_true", help="also write per-frame probabilities (.json)")
     diarize.add_argument("--overwrite", action="store_true", help="with --out-dir: redo files that exist already")
     diarize.set_defaults(run=run_diarize)
@@ -107,7 +126,9 @@ def check_output(path: str | os.PathLike, suffixes: Sequence[str]) -> pathlib.Pa
     """
     target = pathlib.Path(path)
     if target.suffix.lower() not in {suffix.lower() for suffix in suffixes}:
-        raise UserError(f"{target}: unknown kind of output {target.suffix or '(no suffix)'!r}; use one of {', '.join(suffixes)}")
+        raise UserError(
+            f"{target}: unknown kind of output {target.suffix or '(no suffix)'!r}; use one of {', '.join(suffixes)}"
+        )
     if target.is_dir():
         raise UserError(f"{target}: is a folder; name a file")
     try:
@@ -224,7 +245,12 @@ def run_diarize(arguments: argparse.Namespace) -> None:
     for file in tqdm(files, desc="diarize", unit="file", disable=len(files) < 2):
         track = model.diarize(waveforms.pop(file, None) if file in waveforms else load_audio(file))
         if file in targets:
-            track.save(targets[file], per_frame=arguments.per_frame and suffix.lower() == ".json", method=arguments.decoder, name=file.stem)
+            track.save(
+                targets[file],
+                per_frame=arguments.per_frame and suffix.lower() == ".json",
+                method=arguments.decoder,
+                name=file.stem,
+            )
         else:
             for segment in track.segments(arguments.decoder):
                 print(f"{segment.start:8.2f} {segment.end:8.2f}  {segment.label:<9} intensity {segment.intensity:.2f}")

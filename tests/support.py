@@ -17,19 +17,25 @@ LABELS = ("neutral", "angry", "disgust", "fear", "happy", "sad", "surprise", "up
 RANK, CODE = 6, 3
 
 
-def tiny_model(*, pattern: str = "MEA", dropout: float = 0.1, dtype: str = "float32") -> SEDTalkerModel:
-    """Every kind of block at the smallest useful size, with dropout on."""
+def tiny_model(*, pattern: str = "EA", dropout: float = 0.1, dtype: str = "float32") -> SEDTalkerModel:
+    """Mamba, experts and attention at the smallest useful size, with all randomness on."""
     backbone = dict(
-        pattern=pattern, width=16, state_size=4, num_heads=2, num_kv_heads=1, num_experts=3, top_k=2, dropout=dropout
+        pattern=pattern, width=8, state_size=2, num_heads=2, num_kv_heads=1, num_experts=3, top_k=2, dropout=dropout
     )
     return SEDTalkerModel(
         SEDTalkerConfig(
             encoder=SpeechEncoderConfig(
-                conv_dim=(8,) * 7, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24
+                conv_dim=(4,) * 7,
+                hidden_size=8,
+                num_hidden_layers=1,
+                num_attention_heads=2,
+                intermediate_size=8,
+                num_conv_pos_embeddings=8,
+                num_conv_pos_embedding_groups=2,
             ),
             diarizer=DiarizerConfig(LABELS, BackboneConfig(**backbone), embedding_size=10, frame_stacking=2),
             animator=AnimatorConfig(BackboneConfig(**backbone), rank=RANK, template_size=CODE, condition_width=8),
-            acoustics=AcousticsConfig(num_mels=12, num_lags=8),
+            acoustics=AcousticsConfig(num_mels=12, num_lags=8, voice_shift_mels=1.0, voice_shift_lags=2.0, mask_s=0.2),
             precision=Precision(dtype, dtype),
         )
     )

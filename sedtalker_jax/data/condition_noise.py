@@ -21,9 +21,7 @@ FLICKER = 0.08
 """Standard deviation of the slow additive error of a strength."""
 
 
-def disturb(
-    activation: Float[np.ndarray, "F K-1"], fps: float, rng: np.random.Generator
-) -> Float[np.ndarray, "F K-1"]:
+def disturb(activation: Float[np.ndarray, "F K-1"], fps: float, rng: np.random.Generator) -> Float[np.ndarray, "F K-1"]:
     """A shifted, rescaled, partly confused and flickering copy of an activation, in [0, 1].
 
     Args:

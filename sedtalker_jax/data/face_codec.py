@@ -9,7 +9,7 @@ import pathlib
 import numpy as np
 from jaxtyping import Float
 
-from sedtalker_jax.axes import VerticesArray, VertexSequence
+from sedtalker_jax.axes import VertexSequence, VerticesArray
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.face.space import FaceSpace
 

@@ -75,7 +75,8 @@ def evaluate(
     save_audio(workdir / "speech.wav", predictions.records[example]["waveform"])
     for table in tables.values():
         print("\n" + table.plain())
-    print(f"\n{workdir}: metrics.json, report.html, plots/, calibration.json and speech.wav ({predictions.clips[example].name}) written")
+    name = predictions.clips[example].name
+    print(f"\n{workdir}: metrics.json, report.html, plots/, calibration.json and speech.wav ({name}) written")
     return {name: table.to_dict() for name, table in tables.items()}
 
 

@@ -24,6 +24,9 @@ from sedtalker_jax.models.sedtalker import SEDTalkerModel
 from sedtalker_jax.training.checkpoint import load_params, read_meta
 from sedtalker_jax.training.experiment import model_config
 
+MIN_DURATION_S = 0.1
+"""Shorter recordings are refused: they hold less than one phoneme."""
+
 _PAD_TO_S = 1.0
 """Windows are padded to multiples of this many seconds, so that few shapes are compiled."""
 
@@ -84,7 +87,7 @@ class SEDTalker:
         """Emotion category probabilities and intensity for every 20 ms frame.
 
         Args:
-          waveform: float [S] at 16 kHz, at least 400 samples; any length (long ones are read in overlapping windows).
+          waveform: float [S] at 16 kHz, at least MIN_DURATION_S long; any length (long ones are read in overlapping windows).
 
         Raises:
           UserError: the waveform is too short.
@@ -184,11 +187,11 @@ class SEDTalker:
 
     def _checked(self, waveform) -> np.ndarray:
         waveform = np.asarray(waveform, np.float32)
-        if waveform.ndim != 1 or len(waveform) < axes.FRAME_WINDOW:
-            raise UserError(
-                f"the waveform has shape {waveform.shape}; expected one channel of at least {axes.FRAME_WINDOW} samples "
-                f"({axes.FRAME_WINDOW / axes.SAMPLE_RATE:.3f} s at 16 kHz)"
-            )
+        if waveform.ndim != 1:
+            raise UserError(f"the waveform has shape {waveform.shape}; expected one channel, [S]")
+        if len(waveform) < MIN_DURATION_S * axes.SAMPLE_RATE:
+            seconds = len(waveform) / axes.SAMPLE_RATE
+            raise UserError(f"the recording lasts {seconds:.3f} s; at least {MIN_DURATION_S} s are needed to hear speech")
         return waveform
 
     def _window(self, waveform: np.ndarray, window: Window) -> tuple[jax.Array, jax.Array]:
@@ -236,5 +239,3 @@ class SEDTalker:
             return self.model.apply({"params": params}, method=method)
 
         return jax.jit(run, static_argnums=6)
-
-

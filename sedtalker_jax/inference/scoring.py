@@ -18,6 +18,8 @@ from sedtalker_jax.data.world.timeline import silences
 from sedtalker_jax.emotion import EmotionTrack
 from sedtalker_jax.evaluation.animation_evaluation import AnimationEvaluation, AnimationRegions
 from sedtalker_jax.evaluation.table import ScoreRow, ScoreTable
+from sedtalker_jax.face.chart import TOPOLOGY
+from sedtalker_jax.face.regions import head_landmarks
 from sedtalker_jax.inference.baselines import FrameForest, measured_prosody, record_labels, true_prosody
 from sedtalker_jax.inference.pipeline import SEDTalker
 
@@ -63,7 +65,8 @@ def predict(model: SEDTalker, reader: RecordReader, max_clips: int | None = None
     count = len(reader) if max_clips is None else min(max_clips, len(reader))
     records = [reader[i] for i in range(count)]
     tracks = [
-        model.diarize(record["waveform"]) for record in tqdm(records, desc=f"diarize {reader.split}", unit="clip", mininterval=2.0)
+        model.diarize(record["waveform"])
+        for record in tqdm(records, desc=f"diarize {reader.split}", unit="clip", mininterval=2.0)
     ]
     return Predictions(records, [emotion_clip(record, model.labels) for record in records], tracks)
 
@@ -74,7 +77,10 @@ def fit_temperature(predictions: Predictions) -> float:
     The tracks must have been made with temperature 1.
     """
     logs = np.concatenate(
-        [np.log(np.maximum(t.probabilities, 1e-9))[c.emotion >= 0] for c, t in zip(predictions.clips, predictions.tracks, strict=True)]
+        [
+            np.log(np.maximum(t.probabilities, 1e-9))[c.emotion >= 0]
+            for c, t in zip(predictions.clips, predictions.tracks, strict=True)
+        ]
     ).astype(np.float64)
     labels = np.concatenate([c.emotion[c.emotion >= 0] for c in predictions.clips])
 
@@ -146,9 +152,9 @@ def score_animation(model: SEDTalker, predictions: Predictions, *, num_curves: i
       num_curves: clips whose lip distance is kept for plots.
     """
     codec, space = model.codec, model.codec.space
-    # Single points in the middle of the inner lips: the mean of a whole lip would see a smile as an opening.
-    points = {"upper_lip": ("upper_lip_middle",), "lower_lip": ("lower_lip_middle",)}
-    regions = AnimationRegions.from_mapping(space.topology, space.regions, space.num_vertices, **points)
+    regions = AnimationRegions.from_mapping(
+        space.topology, space.regions, space.num_vertices, lip_points=lip_points(space.topology)
+    )
     scores = AnimationEvaluation(regions, model.fps, SYSTEMS)
     curves = []
     for record, track in zip(
@@ -165,7 +171,9 @@ def score_animation(model: SEDTalker, predictions: Predictions, *, num_curves: i
         still = np.zeros((F, codec.rank), np.float32)
         motions = (model.motion(waveform, heard, face), model.motion(waveform, true, face), None, still)
         vertices = {
-            name: np.broadcast_to(face.vertices, (F, *face.vertices.shape)) if motion is None else codec.vertices(face.vertices, motion)
+            name: np.broadcast_to(face.vertices, (F, *face.vertices.shape))
+            if motion is None
+            else codec.vertices(face.vertices, motion)
             for name, motion in zip(SYSTEMS, motions, strict=True)
         }
         transitions = [b[0] for a, b in zip(record["segments"], record["segments"][1:], strict=False) if a[2] != b[2]]
@@ -187,6 +195,19 @@ def score_animation(model: SEDTalker, predictions: Predictions, *, num_curves: i
     return AnimationScores(scores.table(title), scores.differences("Animation"), _shares(scores), curves)
 
 
+def lip_points(topology: str) -> tuple[int, int] | None:
+    """Vertices in the middle of the inner lips, upper and lower, where a topology is known; None = means of the lip regions.
+
+    Single points, because the mean of a whole lip sees a smile as an opening.
+    """
+    if topology == TOPOLOGY:
+        marks = head_landmarks()
+        return int(marks["upper_inner_lip"]), int(marks["lower_inner_lip"])
+    if topology == "flame":
+        return ev.FLAME_LIP_POINTS
+    return None
+
+
 def _shares(scores: AnimationEvaluation) -> ScoreTable:
     """The model's squared errors as shares of the trivial systems', paired by clip and weighted by frames."""
     bootstrap = ev.HierarchicalBootstrap(scores.speakers)
@@ -196,7 +217,8 @@ def _shares(scores: AnimationEvaluation) -> ScoreTable:
     for metric in ("lip_mean_squared_error_mm2", "lip_vertex_error_mm2", "emotional_vertex_error_mm2"):
         ours = scores.per_clip(metric, SYSTEMS[0]) * frames
         cells = {
-            other: bootstrap.interval(np.stack([ours, scores.per_clip(metric, other) * frames], axis=1)) for other in SYSTEMS[2:]
+            other: bootstrap.interval(np.stack([ours, scores.per_clip(metric, other) * frames], axis=1))
+            for other in SYSTEMS[2:]
         }
         rows.append(ScoreRow(metric, cells, "", False))
     return ScoreTable("Squared error of the model as a share of ...", SYSTEMS[2:], rows, "Paired by clip, weighted by frames.")

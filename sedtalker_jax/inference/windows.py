@@ -40,9 +40,7 @@ def split(num_samples: int, window_s: float, overlap_s: float, fps: float) -> li
     return [Window(start, min(start + window, num_samples)) for start in starts]
 
 
-def stitch(
-    pieces: Sequence[Float[np.ndarray, "L *c"]], starts: Sequence[int], total: int
-) -> Float[np.ndarray, "total *c"]:
+def stitch(pieces: Sequence[Float[np.ndarray, "L *c"]], starts: Sequence[int], total: int) -> Float[np.ndarray, "total *c"]:
     """One sequence from overlapping pieces, cross-faded linearly where they overlap.
 
     Args:

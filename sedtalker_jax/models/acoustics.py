@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from sedtalker_jax.axes import FRAME_HOP, FRAME_WINDOW, SAMPLE_RATE, Lengths, Waveforms, num_speech_frames
+from sedtalker_jax.axes import FRAME_HOP, FRAME_RATE, FRAME_WINDOW, SAMPLE_RATE, Lengths, Waveforms, num_speech_frames
+from sedtalker_jax.randomness import ExampleKeys, fold
 
 _MEL_FFT = 512
 _PITCH_WINDOW = 1024
@@ -27,12 +28,18 @@ class AcousticsConfig:
     num_mels: bands of the log-mel spectrum, 60 Hz to 7.6 kHz.
     num_lags: candidate periods of the pitch salience, log-spaced over [pitch_low_hz, pitch_high_hz].
     pitch_low_hz, pitch_high_hz: range of candidate fundamental frequencies.
+    voice_shift_mels, voice_shift_lags: in training each clip's mel bands and pitch candidates are moved by up to this many
+      places, which sounds like another vocal tract and another pitch: the cheapest way to hear more voices than there are.
+    mask_s: in training a stretch of up to this many seconds of each clip is silenced in the features.
     """
 
     num_mels: int = 40
     num_lags: int = 48
     pitch_low_hz: float = 60.0
     pitch_high_hz: float = 500.0
+    voice_shift_mels: float = 0.0
+    voice_shift_lags: float = 0.0
+    mask_s: float = 0.0
 
     @property
     def num_features(self) -> int:
@@ -81,8 +88,23 @@ def _frames(waveforms: Waveforms, num_frames: int, width: int) -> Float[Array, "
     return padded[:, starts[:, None] + np.arange(width)[None, :]]
 
 
+def _shift(x: Float[Array, "B T c"], places: Float[Array, "B"]) -> Float[Array, "B T c"]:
+    """Moves every row's channels by its own, fractional number of places; the edge channels repeat."""
+    count = x.shape[-1]
+    position = jnp.clip(jnp.arange(count, dtype=x.dtype)[None, :] + places[:, None], 0, count - 1)
+    low = jnp.floor(position).astype(jnp.int32)
+    fraction = (position - low)[:, None, :]
+    below = jnp.take_along_axis(x, low[:, None, :], axis=-1)
+    above = jnp.take_along_axis(x, jnp.minimum(low + 1, count - 1)[:, None, :], axis=-1)
+    return below * (1 - fraction) + above * fraction
+
+
+def _uniform(keys: ExampleKeys, tag: str, low: float, high: float, dtype) -> Float[Array, "B"]:
+    return jax.vmap(lambda key: jax.random.uniform(key, (), dtype, low, high))(fold(keys, tag))
+
+
 def acoustic_features(
-    waveforms: Waveforms, lengths: Lengths, config: AcousticsConfig
+    waveforms: Waveforms, lengths: Lengths, config: AcousticsConfig, keys: ExampleKeys | None = None
 ) -> Float[Array, "B T num_features"]:
     """Features of every speech frame; a clip gives the same alone and in a padded batch.
 
@@ -90,6 +112,7 @@ def acoustic_features(
       waveforms: [B, S] at 16 kHz.
       lengths: [B], valid samples of each row.
       config: sizes.
+      keys: per example, for the training-time voice shift and mask; None = neither.
 
     Returns:
       [B, T, num_features], T = num_speech_frames(S): log-mel energies, the same relative to the clip's mean over valid frames,
@@ -117,9 +140,23 @@ def acoustic_features(
     energy = spectrum @ jnp.asarray(zero_lag, dtype)
     salience = spectrum @ jnp.asarray(matrix, dtype) / (energy[..., None] + 1e-4)
 
+    if keys is not None and config.voice_shift_mels:
+        reach = config.voice_shift_mels
+        mel = _shift(mel, _uniform(keys, "mels", -reach, reach, dtype))
+    if keys is not None and config.voice_shift_lags:
+        reach = config.voice_shift_lags
+        salience = _shift(salience, _uniform(keys, "lags", -reach, reach, dtype))
+
     steps = jnp.maximum(valid.sum(axis=1, keepdims=True), 1.0)
 
     def centred(x):
         return x - jnp.sum(x * valid, axis=1, keepdims=True) / steps
 
-    return jnp.concatenate([mel, centred(mel), level, centred(level), salience], axis=-1) * valid
+    features = jnp.concatenate([mel, centred(mel), level, centred(level), salience], axis=-1) * valid
+    if keys is not None and config.mask_s:
+        seconds = jnp.arange(T, dtype=dtype)[None, :] / FRAME_RATE
+        start = _uniform(keys, "mask start", 0.0, T / FRAME_RATE, dtype)[:, None]
+        length = _uniform(keys, "mask length", 0.0, config.mask_s, dtype)[:, None]
+        hidden = (seconds >= start) & (seconds < start + length)
+        features = jnp.where(hidden[..., None], 0.0, features)
+    return features

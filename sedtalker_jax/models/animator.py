@@ -72,4 +72,6 @@ class Animator(nn.Module):
         # The head sees the condition directly as well: a still expression needs no detour through the stack.
         x = jnp.concatenate([x, condition.astype(x.dtype)], axis=-1)
         head = dict(dtype=precision.statistics, param_dtype=precision.params)
-        return nn.Dense(config.rank, kernel_init=nn.initializers.variance_scaling(0.01, "fan_in", "normal"), name="head", **head)(x)
+        return nn.Dense(
+            config.rank, kernel_init=nn.initializers.variance_scaling(0.01, "fan_in", "normal"), name="head", **head
+        )(x)

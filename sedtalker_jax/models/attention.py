@@ -23,7 +23,7 @@ def rotate_pairs(x: Float[Array, "*b dim"], sin: Float[Array, "..."], cos: Float
 
 
 def attention_mask(mask: Bool[Array, "B L"], *, causal: bool, window: int | None) -> Bool[Array, "B 1 L L"]:
-    """Which keys each query may see: valid ones, not later ones if `causal`, none further than `window` steps away."""
+    """Which keys each query may see: valid ones, no later ones if `causal`, none further than `window` steps away."""
     length = mask.shape[1]
     distance = np.arange(length)[:, None] - np.arange(length)[None, :]
     allowed = np.ones((length, length), bool)
@@ -84,7 +84,9 @@ class Attention(nn.Module):
         if self.learned_rotary_rank:
             angles = rotary_angles(L, Q)
             base = jnp.asarray(np.concatenate([np.sin(angles), np.cos(angles)], axis=-1), statistics)
-            down = self.param(f"{role}_rotary_down", nn.initializers.lecun_normal(), (Q, self.learned_rotary_rank), self.precision.params)
+            down = self.param(
+                f"{role}_rotary_down", nn.initializers.lecun_normal(), (Q, self.learned_rotary_rank), self.precision.params
+            )
             up = self.param(f"{role}_rotary_up", nn.initializers.zeros, (self.learned_rotary_rank, Q), self.precision.params)
             sin, cos = jnp.split(base + base @ down.astype(statistics) @ up.astype(statistics), 2, axis=-1)
             return rotate_pairs(x.astype(statistics), sin, cos).astype(x.dtype)

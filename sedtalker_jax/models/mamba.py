@@ -79,7 +79,10 @@ class MambaMixer(nn.Module):
         projected = self._dense(rank + 2 * N, "x_proj" + suffix, use_bias=False)(u)
         step_features, B, C = jnp.split(projected, np.array([rank, rank + N]), axis=-1)
         delta = self._dense(
-            inner, "step_proj" + suffix, use_bias=False, kernel_init=nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+            inner,
+            "step_proj" + suffix,
+            use_bias=False,
+            kernel_init=nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
         )(step_features)
         step_bias = self.param("step_bias" + suffix, _inverse_softplus_time_steps, (inner,), params)
         log_A = self.param("log_A" + suffix, _s4d_real_log, (inner, N), params)

@@ -20,7 +20,9 @@ class FeedForward(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
         def dense(features, name):
-            return nn.Dense(features, use_bias=False, dtype=self.precision.compute, param_dtype=self.precision.params, name=name)
+            return nn.Dense(
+                features, use_bias=False, dtype=self.precision.compute, param_dtype=self.precision.params, name=name
+            )
 
         return dense(self.width, "out")(nn.silu(dense(self.hidden, "gate")(x)) * dense(self.hidden, "up")(x))
 
@@ -45,7 +47,7 @@ class MixtureOfExperts(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"], mask: Bool[Array, "B L"]) -> Float[Array, "B L D"]:
-        X, D, I = self.num_experts, self.width, self.hidden
+        X, D, hidden_size = self.num_experts, self.width, self.hidden
         statistics, params = self.precision.statistics, self.precision.params
         router = self.param("router", nn.initializers.lecun_normal(), (D, X), params)
         probabilities = jax.nn.softmax(x.astype(statistics) @ router.astype(statistics), axis=-1)
@@ -60,8 +62,8 @@ class MixtureOfExperts(nn.Module):
         self.sow("losses", "moe_balance", X * jnp.sum(share * mean_probability, axis=-1))
 
         fan_in = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal", in_axis=-2, out_axis=-1, batch_axis=(0,))
-        gate = self.param("gate", fan_in, (X, D, I), params).astype(self.precision.compute)
-        up = self.param("up", fan_in, (X, D, I), params).astype(self.precision.compute)
-        out = self.param("out", fan_in, (X, I, D), params).astype(self.precision.compute)
+        gate = self.param("gate", fan_in, (X, D, hidden_size), params).astype(self.precision.compute)
+        up = self.param("up", fan_in, (X, D, hidden_size), params).astype(self.precision.compute)
+        out = self.param("out", fan_in, (X, hidden_size, D), params).astype(self.precision.compute)
         hidden = nn.silu(jnp.einsum("bld,xdi->blxi", x, gate)) * jnp.einsum("bld,xdi->blxi", x, up)
         return jnp.einsum("blxi,xid,blx->bld", hidden, out, gates.astype(self.precision.compute))

@@ -58,9 +58,10 @@ class SEDTalkerModel(nn.Module):
 
     def setup(self):
         config = self.config
-        self.encoder = SpeechEncoder(config.encoder, **_encoder_precision(config.precision))
-        self.emotion_layers = WeightedLayerSum()
-        self.content_layers = WeightedLayerSum()
+        precision = config.precision
+        self.encoder = SpeechEncoder(config.encoder, dtype=precision.compute, param_dtype=precision.params)
+        self.emotion_layers = WeightedLayerSum(param_dtype=config.precision.params)
+        self.content_layers = WeightedLayerSum(param_dtype=config.precision.params)
         self.diarizer = Diarizer(config.diarizer, config.precision)
         self.animator = Animator(config.animator, config.precision)
 
@@ -70,7 +71,8 @@ class SEDTalkerModel(nn.Module):
         emotion = self.emotion_layers(encoded.hidden_states)
         content = self.content_layers(encoded.hidden_states)
         if self.config.acoustics is not None:
-            acoustics = acoustic_features(waveforms, lengths, self.config.acoustics).astype(emotion.dtype)
+            acoustics_keys = None if keys is None else fold(keys, "acoustics")
+            acoustics = acoustic_features(waveforms, lengths, self.config.acoustics, acoustics_keys).astype(emotion.dtype)
             emotion = jnp.concatenate([emotion, acoustics], axis=-1)
             content = jnp.concatenate([content, acoustics], axis=-1)
         return Speech(emotion, content, encoded.frame_mask)
@@ -155,7 +157,3 @@ class SEDTalkerModel(nn.Module):
         predicted = resample_to_fps(predicted, speech.mask, part["fps"], mask.shape[1])
         chosen = (part["track_source"] == PREDICTED_TRACK)[:, None, None]
         return jnp.where(chosen, predicted, part["activation"].astype(predicted.dtype))
-
-
-def _encoder_precision(precision: Precision) -> dict[str, Any]:
-    return dict(dtype=precision.compute, param_dtype=precision.params)

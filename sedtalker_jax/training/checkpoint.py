@@ -118,7 +118,9 @@ def read_meta(workdir: str | pathlib.Path) -> tuple[dict, int]:
     """
     directory = pathlib.Path(workdir).absolute() / "checkpoints"
     if not directory.is_dir():
-        raise UserError(f"{workdir}: holds no checkpoint (no directory 'checkpoints'); train one with train.py --workdir={workdir}")
+        raise UserError(
+            f"{workdir}: holds no checkpoint (no directory 'checkpoints'); train one with train.py --workdir={workdir}"
+        )
     steps = [int(p.name) for p in directory.iterdir() if p.name.isdigit() and (p / "meta" / "metadata").exists()]
     if not steps:
         raise UserError(f"{directory}: holds no finished checkpoint; train one with train.py --workdir={workdir}")

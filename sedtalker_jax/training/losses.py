@@ -122,7 +122,9 @@ class JointObjective:
 
     def _speech_sums(self, part, emotion):
         K = emotion.logits.shape[-1]
-        targets = optax.smooth_labels(jax.nn.one_hot(part["emotion"], K, dtype=emotion.logits.dtype), self.config.label_smoothing)
+        targets = optax.smooth_labels(
+            jax.nn.one_hot(part["emotion"], K, dtype=emotion.logits.dtype), self.config.label_smoothing
+        )
         cross_entropy = optax.softmax_cross_entropy(emotion.logits, targets)
         boundary = optax.sigmoid_binary_cross_entropy(emotion.boundary_logits, part["boundary"])
         return {

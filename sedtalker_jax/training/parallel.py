@@ -66,7 +66,9 @@ class Parallel:
     def create_state(self, create: Callable[[], Any]) -> Any:
         """Runs `create` so that the state is born with its shardings, the same in every process."""
         shardings = self.state_shardings(jax.eval_shape(create))
-        return jax.jit(create, out_shardings=shardings)()
+        # Runs once: on the CPU most of its time is compiling random initialisers, so these are compiled without optimisation.
+        options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+        return jax.jit(create, out_shardings=shardings, compiler_options=options)()
 
     def place_batch(self, batch: Any) -> Any:
         """Puts this process's part of a global batch on its devices.

@@ -69,7 +69,9 @@ def test_rotary_scores_depend_on_distance_only():
     query, key = random(8, seed=4), random(8, seed=5)
 
     def score(i, j):
-        return float(rotate_pairs(query, np.sin(angles[i]), np.cos(angles[i])) @ rotate_pairs(key, np.sin(angles[j]), np.cos(angles[j])))
+        return float(
+            rotate_pairs(query, np.sin(angles[i]), np.cos(angles[i])) @ rotate_pairs(key, np.sin(angles[j]), np.cos(angles[j]))
+        )
 
     assert score(3, 7) == pytest.approx(score(20, 24), rel=1e-4)
     assert score(3, 7) != pytest.approx(score(3, 8), rel=1e-3)

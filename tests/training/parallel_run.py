@@ -75,7 +75,11 @@ def main() -> None:
             if not leaf.is_fully_addressable:
                 from jax.experimental import multihost_utils
 
-                whole = multihost_utils.process_allgather(leaf, tiled=True) if not leaf.is_fully_replicated else leaf.addressable_data(0)
+                whole = (
+                    multihost_utils.process_allgather(leaf, tiled=True)
+                    if not leaf.is_fully_replicated
+                    else leaf.addressable_data(0)
+                )
             else:
                 whole = leaf
             arrays[name + jax.tree_util.keystr(path)] = np.asarray(whole)

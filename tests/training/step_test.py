@@ -25,8 +25,12 @@ def setup():
     return jax.tree.unflatten(tree, leaves), batch, tiny_objective(model)
 
 
-def relative_error(a, b):
-    return float(jnp.linalg.norm(jnp.ravel(a - b)) / jnp.maximum(jnp.linalg.norm(jnp.ravel(b)), 1e-12))
+def assert_gradients_agree(found, expected, tolerance):
+    """Per leaf, relative to its own norm; leaves whose true gradient is zero (a key's bias) are noise beside the whole."""
+    whole = float(optax.global_norm(expected))
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(expected), strict=True):
+        error, scale = (float(jnp.linalg.norm(jnp.ravel(x))) for x in (a - b, b))
+        assert error <= tolerance * (scale + 1e-2 * whole), (jax.tree_util.keystr(path), error, scale)
 
 
 def test_accumulated_gradient_equals_the_whole_batch_with_unequal_masks(setup):
@@ -35,8 +39,7 @@ def test_accumulated_gradient_equals_the_whole_batch_with_unequal_masks(setup):
     parts, part_terms = jax.jit(functools.partial(gradients, objective=objective, accumulation=2))(params, batch, 3)
     for name in terms:
         np.testing.assert_allclose(terms[name], part_terms[name], rtol=2e-5)
-    worst = max(jax.tree.leaves(jax.tree.map(relative_error, parts, whole)))
-    assert worst < 2e-5, worst
+    assert_gradients_agree(parts, whole, 2e-5)
 
 
 def test_gradient_ignores_what_lies_under_the_masks(setup):
@@ -47,10 +50,7 @@ def test_gradient_ignores_what_lies_under_the_masks(setup):
         spoiled["face"]["motion"][i, batch["face"]["num_frames"][i] :] = 1e3
         spoiled["face"]["activation"][i, batch["face"]["num_frames"][i] :] = 1.0
     step = jax.jit(functools.partial(gradients, objective=objective))
-    clean, _ = step(params, batch, 0)
-    dirty, _ = step(params, spoiled, 0)
-    for a, b in zip(jax.tree.leaves(clean), jax.tree.leaves(dirty), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-7 + 1e-5 * float(jnp.abs(b).max()))
+    assert_gradients_agree(step(params, spoiled, 0)[0], step(params, batch, 0)[0], 1e-5)
 
 
 def test_every_trained_parameter_has_a_gradient(setup):
@@ -81,8 +81,11 @@ def test_a_gradient_that_is_not_finite_changes_nothing_but_the_counters(setup):
     poisoned["face"]["motion"][0, 0, 0] = np.inf
     after, metrics = step(state, poisoned)
     assert int(after.step) == 1 and int(after.skipped_steps) == 1
-    for a, b in zip(jax.tree.leaves((after.params, after.ema_params, after.opt_state)),
-                    jax.tree.leaves((state.params, state.ema_params, state.opt_state)), strict=True):
+    for a, b in zip(
+        jax.tree.leaves((after.params, after.ema_params, after.opt_state)),
+        jax.tree.leaves((state.params, state.ema_params, state.opt_state)),
+        strict=True,
+    ):
         np.testing.assert_array_equal(a, b)
     healthy, metrics = step(after, batch)
     assert int(healthy.skipped_steps) == 1 and np.isfinite(float(metrics["loss/total"]))

@@ -1,0 +1,185 @@
+"""The commands: a user's mistakes get one line and exit code 2, and outputs are whole or untouched."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+
+from sedtalker_jax.cli import main
+from sedtalker_jax.emotion import EmotionTrack
+
+
+def tone(seconds, rate=16_000, channels=1):
+    times = np.arange(int(seconds * rate)) / rate
+    wave = 0.3 * np.sin(2 * np.pi * 180 * times) * (1 + np.sin(2 * np.pi * 4 * times)) / 2
+    return wave if channels == 1 else np.stack([wave] * channels, axis=1)
+
+
+@pytest.fixture
+def speech(tmp_path):
+    path = tmp_path / "speech.wav"
+    soundfile.write(path, tone(1.5), 16_000)
+    return path
+
+
+def missing(path):
+    return path / "nothing.wav"
+
+
+def empty(path):
+    (path / "x.wav").touch()
+    return path / "x.wav"
+
+
+def too_short(path):
+    soundfile.write(path / "x.wav", tone(0.05), 16_000)
+    return path / "x.wav"
+
+
+def text_renamed(path):
+    (path / "x.wav").write_text("this is no sound\n" * 100)
+    return path / "x.wav"
+
+
+def not_a_number(path):
+    wave = tone(1.0).astype(np.float32)
+    wave[500] = np.nan
+    soundfile.write(path / "x.wav", wave, 16_000, subtype="FLOAT")
+    return path / "x.wav"
+
+
+def truncated_header(path):
+    soundfile.write(path / "whole.wav", tone(1.0), 16_000)
+    (path / "x.wav").write_bytes((path / "whole.wav").read_bytes()[:20])
+    return path / "x.wav"
+
+
+def directory(path):
+    (path / "folder.wav").mkdir()
+    return path / "folder.wav"
+
+
+BAD_INPUTS = [missing, empty, too_short, text_renamed, not_a_number, truncated_header, directory]
+
+
+def one_line_error(capsys):
+    lines = capsys.readouterr().err.strip().splitlines()
+    errors = [line for line in lines if line.startswith("error: ")]
+    assert len(errors) == 1 and lines[-1] == errors[0], lines
+    assert not any("Traceback" in line for line in lines)
+    return errors[0]
+
+
+@pytest.mark.parametrize("command", ["animate", "diarize"])
+@pytest.mark.parametrize("make", BAD_INPUTS, ids=lambda f: f.__name__)
+def test_bad_audio_gets_one_line_and_leaves_the_old_output(command, make, smoke_checkpoint, tmp_path, capsys):
+    bad = make(tmp_path)
+    out = tmp_path / ("old.npy" if command == "animate" else "old.rttm")
+    out.write_text("precious")
+    assert main([command, str(bad), "--checkpoint", str(smoke_checkpoint), "--out", str(out)]) == 2
+    error = one_line_error(capsys)
+    assert str(bad) in error or make in (too_short, directory)
+    assert out.read_text() == "precious"
+    assert not list(tmp_path.glob(".*tmp*"))
+
+
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        (["--out", "{tmp}/x.avi"], ".avi"),
+        (["--out", "{tmp}"], "folder"),
+        (["--out", "/proc/nothing/x.npy"], "/proc/nothing/x.npy"),
+        (["--out", "{tmp}/x.npy", "--emotion", "bored"], "bored"),
+        (["--out", "{tmp}/x.npy", "--emotion", "happy", "--intensity", "1.5"], "--intensity"),
+        (["--out", "{tmp}/x.npy", "--template", "{tmp}/no.ply"], "no.ply"),
+        (["--out", "{tmp}/x.npy", "--track", "{tmp}/no.json"], "no.json"),
+        (["--out", "{tmp}/x.npy", "--size", "9"], "--size"),
+    ],
+)
+def test_bad_flags_of_animate_are_named(arguments, expected, speech, smoke_checkpoint, tmp_path, capsys):
+    filled = [argument.format(tmp=tmp_path) for argument in arguments]
+    assert main(["animate", str(speech), "--checkpoint", str(smoke_checkpoint), *filled]) == 2
+    assert expected in one_line_error(capsys)
+
+
+def test_a_folder_without_a_checkpoint_is_named_with_the_remedy(speech, tmp_path, capsys):
+    assert main(["diarize", str(speech), "--checkpoint", str(tmp_path)]) == 2
+    error = one_line_error(capsys)
+    assert str(tmp_path) in error and "train.py" in error
+
+
+def test_a_template_of_another_topology_says_why_it_cannot_be_used(speech, smoke_checkpoint, tmp_path, capsys):
+    path = tmp_path / "triangle.obj"
+    path.write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
+    out = tmp_path / "x.npy"
+    assert (
+        main(["animate", str(speech), "--checkpoint", str(smoke_checkpoint), "--template", str(path), "--out", str(out)]) == 2
+    )
+    error = one_line_error(capsys)
+    assert "3 vertices" in error and not out.exists()
+
+
+def test_animate_writes_frames_of_the_recordings_length(speech, smoke_checkpoint, tmp_path):
+    npy, npz = tmp_path / "deep" / "x.npy", tmp_path / "x.npz"
+    assert main(["animate", str(speech), "--checkpoint", str(smoke_checkpoint), "--out", str(npy), "--out", str(npz)]) == 0
+    vertices = np.load(npy)
+    assert vertices.shape[0] == 45 and vertices.shape[2] == 3 and np.isfinite(vertices).all()
+    with np.load(npz) as stored:
+        np.testing.assert_array_equal(stored["vertices"], vertices)
+        assert stored["faces"].max() == vertices.shape[1] - 1 and stored["fps"] == 30
+
+
+def test_silence_gives_a_finite_result(smoke_checkpoint, tmp_path):
+    path = tmp_path / "silence.wav"
+    soundfile.write(path, np.zeros(16_000), 16_000)
+    out = tmp_path / "x.npy"
+    assert main(["animate", str(path), "--checkpoint", str(smoke_checkpoint), "--out", str(out)]) == 0
+    assert np.isfinite(np.load(out)).all()
+
+
+def test_any_rate_and_channel_count_is_read(smoke_checkpoint, tmp_path):
+    for name, rate, channels in [("a.wav", 44_100, 2), ("b.flac", 48_000, 1), ("c.ogg", 22_050, 2), ("d.mp3", 16_000, 1)]:
+        soundfile.write(tmp_path / name, tone(1.2, rate, channels), rate)
+    assert (
+        main(
+            [
+                "diarize",
+                str(tmp_path),
+                "--checkpoint",
+                str(smoke_checkpoint),
+                "--out-dir",
+                str(tmp_path / "out"),
+                "--format",
+                "json",
+                "--per-frame",
+            ]
+        )
+        == 0
+    )
+    tracks = sorted((tmp_path / "out").iterdir())
+    assert [path.name for path in tracks] == ["a.json", "b.json", "c.json", "d.json"]
+    for path in tracks:
+        track = EmotionTrack.load(path)
+        assert abs(track.num_frames - 59) <= 3
+        assert json.loads(path.read_text())["duration"] == pytest.approx(1.2, abs=0.1)
+
+
+def test_diarizing_a_folder_again_keeps_what_is_done(smoke_checkpoint, speech, tmp_path):
+    (tmp_path / "out").mkdir()
+    done = tmp_path / "out" / "speech.rttm"
+    done.write_text("kept")
+    command = ["diarize", str(speech), "--checkpoint", str(smoke_checkpoint), "--out-dir", str(tmp_path / "out")]
+    assert main(command) == 0
+    assert done.read_text() == "kept"
+    assert main([*command, "--overwrite"]) == 0
+    assert done.read_text().startswith("SPEAKER")
+
+
+def test_a_written_track_drives_the_face(smoke_checkpoint, speech, tmp_path, capsys):
+    track, out = tmp_path / "track.json", tmp_path / "x.npz"
+    checkpoint = ["--checkpoint", str(smoke_checkpoint)]
+    assert main(["diarize", str(speech), *checkpoint, "--out", str(track)]) == 0
+    assert main(["animate", str(speech), *checkpoint, "--track", str(track), "--out", str(out)]) == 0
+    assert main(["diarize", str(speech), *checkpoint]) == 0
+    assert "intensity" in capsys.readouterr().out

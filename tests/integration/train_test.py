@@ -1,0 +1,90 @@
+"""Whole runs of train.py: resuming after kill -9 and after SIGTERM, on one and on four devices; clear errors."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+STEPS = 7
+
+
+def start(workdir, world, *, devices=1, extra=()):
+    environment = dict(os.environ, JAX_PLATFORMS="cpu", XLA_FLAGS=f"--xla_force_host_platform_device_count={devices}")
+    command = [sys.executable, "train.py", "--config=configs/demo.py:smoke", f"--workdir={workdir}"]
+    command += [f"--config.data.directory={world}", f"--config.num_steps={STEPS}", "--config.checkpoint.every_steps=2", *extra]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(process):
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output[-3000:]
+    return output
+
+
+def series(workdir):
+    """step -> every training number that does not depend on the clock."""
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    found = {}
+    for line in lines:
+        numbers = {name: value for name, value in line.items() if name.startswith(("train/", "valid/"))}
+        found.setdefault(line["step"], {}).update(numbers)
+    return found
+
+
+def wait_for_step(workdir, process, step):
+    """Waits until the metrics of a step are on disk; returns whether the run is still alive then."""
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline and process.poll() is None:
+        path = workdir / "metrics.jsonl"
+        if path.exists() and path.read_text().count('"train/loss/total"') > step:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+@pytest.fixture(scope="module", params=[1, 4])
+def uninterrupted(request, tiny_world, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp(f"devices{request.param}")
+    finish(start(workdir, tiny_world, devices=request.param))
+    return request.param, series(workdir)
+
+
+def test_a_run_killed_at_any_step_continues_bit_for_bit(uninterrupted, tiny_world, tmp_path):
+    devices, expected = uninterrupted
+    assert sorted(step for step in expected if "train/loss/total" in expected[step]) == list(range(STEPS))
+    process = start(tmp_path, tiny_world, devices=devices)
+    killed_at = 1 + os.getpid() % (STEPS - 3)
+    assert wait_for_step(tmp_path, process, killed_at), process.communicate()[0][-3000:]
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    finish(start(tmp_path, tiny_world, devices=devices))
+    assert series(tmp_path) == expected
+
+
+def test_sigterm_saves_and_the_rerun_finishes_the_series(tiny_world, tmp_path):
+    process = start(tmp_path, tiny_world, extra=["--config.num_steps=400", "--config.checkpoint.every_steps=1000"])
+    assert wait_for_step(tmp_path, process, 2), process.communicate()[0][-3000:]
+    process.send_signal(signal.SIGTERM)
+    finish(process)
+    saved = [int(p.name) for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()]
+    assert len(saved) == 1 and 0 < saved[0] < 400
+    steps = sorted(series(tmp_path))
+    assert max(steps) == saved[0] - 1
+
+
+def test_a_missing_data_set_is_named_with_the_command_that_makes_it(tmp_path):
+    process = start(tmp_path / "run", tmp_path / "nowhere")
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 2
+    last = output.strip().splitlines()[-1]
+    assert last.startswith("error: ") and "nowhere/manifest.json" in last and "sedtalker_jax.data.synthetic" in last
+
+
+def test_a_misspelt_override_is_refused(tmp_path):
+    process = start(tmp_path / "run", tmp_path, extra=["--config.optim.learning_rte=0.1"])
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode != 0 and "learning_rate" in output
