@@ -11,7 +11,7 @@ from jax.sharding import AxisType, PartitionSpec
 from kernels.selective_scan import associative, recompute, reference
 from kernels.selective_scan.arguments import ScanArgs, ScanConfig, ScanOptions, balanced_chunk, step_flags
 
-IMPLEMENTATIONS = ("reference", "associative", "chunked")
+IMPLEMENTATIONS = ("reference", "associative", "chunked", "pallas_tpu")
 """Names that `implementation` accepts beside None."""
 
 DEFAULT_CHUNK = 64
@@ -87,6 +87,10 @@ def selective_scan(
         None if z is None else jnp.asarray(z), cast(delta_bias), cast(initial_state), valid, keep,
     )  # fmt: skip
     options = ScanOptions(delta_softplus, reverse, balanced_chunk(length, config.chunk or DEFAULT_CHUNK), config)
+    if implementation is not None:
+        reason = recompute.unsupported(args, options, implementation)
+        if reason is not None:
+            raise ValueError(f"selective_scan: implementation {implementation!r} does not support {reason}")
     if length == 0:
         y, final = args.u, args.initial_state
     else:

@@ -13,22 +13,43 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from kernels.selective_scan import chunked
+from kernels.selective_scan import chunked, pallas_tpu
 from kernels.selective_scan.arguments import SHARED, ScanArgs, ScanOptions
+
+_PALLAS = {"pallas_tpu": pallas_tpu}
+_BEST = {"tpu": "pallas_tpu"}
+
+
+def unsupported(args: ScanArgs, options: ScanOptions, implementation: str) -> str | None:
+    """Why the named implementation cannot run this problem, or None."""
+    return _PALLAS[implementation].unsupported(args, options) if implementation in _PALLAS else None
+
+
+def _choose(args: ScanArgs, options: ScanOptions, implementation: str | None, pass_name: str, *arrays):
+    """Calls `forward` or `backward` of the implementation, of the platform's best one where none is named."""
+    if implementation in _PALLAS:
+        return getattr(_PALLAS[implementation], pass_name)(args, *arrays, options)
+    run = getattr(chunked, pass_name)
+    branches = {
+        "cpu": lambda *xs: run(*xs, options, loop_over_batch=True),
+        "default": lambda *xs: run(*xs, options, loop_over_batch=False),
+    }
+    if implementation is None:
+        for platform, name in _BEST.items():
+            if _PALLAS[name].unsupported(args, options) is None:
+                kernel = getattr(_PALLAS[name], pass_name)
+                branches[platform] = lambda *xs, kernel=kernel: kernel(*xs, options)
+    return jax.lax.platform_dependent(args, *arrays, **branches)
 
 
 def _forward(args: ScanArgs, options: ScanOptions, implementation: str | None):
     """y [B, L, E], final state [B, E, N], states entering the chunks [B, L / chunk, N, E]."""
-    loop = functools.partial(chunked.forward, options=options, loop_over_batch=True)
-    batched = functools.partial(chunked.forward, options=options, loop_over_batch=False)
-    return jax.lax.platform_dependent(args, cpu=loop, default=batched)
+    return _choose(args, options, implementation, "forward")
 
 
 def _backward(args: ScanArgs, entering, dy, dfinal, options: ScanOptions, implementation: str | None) -> ScanArgs:
     """Gradients; those of A, D and delta_bias are per example, [B, ...]."""
-    loop = functools.partial(chunked.backward, options=options, loop_over_batch=True)
-    batched = functools.partial(chunked.backward, options=options, loop_over_batch=False)
-    return jax.lax.platform_dependent(args, entering, dy, dfinal, cpu=loop, default=batched)
+    return _choose(args, options, implementation, "backward", entering, dy, dfinal)
 
 
 def _flattened_over_vmap(function):
