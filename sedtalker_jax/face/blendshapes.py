@@ -319,7 +319,7 @@ def build_shapes(positions: np.ndarray) -> np.ndarray:
     tongue = c.blocks["tongue"]
     along = np.linspace(0.0, 1.0, tongue.shape[0])[:, None]
     tip = along + 0.0 * tongue
-    out[INDEX["tongueOut"], tongue] = _vector(0.0, 6.5 * tip**0.6 - 2.0 * tip**3, 26.0 * tip)
+    out[INDEX["tongueOut"], tongue] = _vector(0.0, 11.0 * tip**0.6 - 1.0 * tip**3, 24.0 * tip)
 
     for w in range(NUM_WEIGHTS):
         _follow(f, out[w])

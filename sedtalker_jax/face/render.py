@@ -63,6 +63,8 @@ class VertexLight:
 
     def __init__(self, colours: np.ndarray, yaw: float, pitch: float):
         self.base = (np.asarray(colours, np.float32) / 255.0) ** 2.2
+        # Dark places shine little: the inside of the mouth, and hair.
+        self.gloss = np.clip(3.0 * self.base.mean(1, keepdims=True), 0.08, 1.0)
         turned = np.stack([_turn(np.array(place) / np.linalg.norm(place), yaw, pitch) for place, _ in LIGHTS])
         self.directions = turned.astype(np.float32)
         view = _turn(np.array([0.0, 0.0, 1.0]), yaw, pitch)
@@ -78,7 +80,7 @@ class VertexLight:
             for channel, wrap in enumerate(WRAP):
                 light[:, channel] += strength * np.maximum((facing[:, k] + wrap) / (1.0 + wrap), 0.0)
         shine = SHINE * (np.maximum(normals @ self.half.T, 0.0) ** SHINE_POWER).sum(1, keepdims=True)
-        out = np.minimum(1.10 * self.base * light + 0.35 * shine, 1.0)
+        out = np.minimum(1.10 * self.base * light + 0.35 * self.gloss * shine, 1.0)
         return (255.0 * out ** (1.0 / 2.2) + 0.5).astype(np.uint8)
 
 
