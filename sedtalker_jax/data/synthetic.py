@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import sys
 import time
@@ -19,42 +18,23 @@ from pathlib import Path
 from typing import Any
 
 from sedtalker_jax.data import records
+from sedtalker_jax.data.world.clip import World, make_record, plan_clip, sample_rig, speak
+from sedtalker_jax.data.world.faces import FaceCast
+from sedtalker_jax.data.world.pool import WorldPool
 from sedtalker_jax.data.world.rules import SPLITS, Rules, load_rules, parse_rules
+from sedtalker_jax.data.world.text import voices
 from sedtalker_jax.errors import UserError
 
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-_world = None  # of a worker process
+
+def _build_clip(world: World, split: str, index: int) -> tuple[bytes, dict[str, Any]]:
+    """The bytes of a clip's record, and what the manifest sums up."""
+    record = make_record(world, speak(world, plan_clip(world, split, index)))
+    frames = {label: int((record["emotion"] == i).sum()) for i, label in enumerate(record["labels"])}
+    return records.encode_record(record), {"samples": record["num_samples"], "frames": frames}
 
 
-def _start_worker(rules: Rules, subset: str, face_space: str | None) -> None:
-    global _world
-    from sedtalker_jax.data.world.clip import World
-
-    _world = World(rules, subset)
-    if face_space is not None:
-        _world.faces.load_space(face_space)
-
-
-def _build_clip(job: tuple[str, int]) -> tuple[bytes, dict[str, Any]]:
-    from sedtalker_jax.data.world.clip import make_record, plan_clip, speak
-
-    record = make_record(_world, speak(_world, plan_clip(_world, *job)))
-    frames = {label: 0 for label in record["labels"]}
-    for index, label in enumerate(record["labels"]):
-        frames[label] = int((record["emotion"] == index).sum())
-    summary = {"samples": record["num_samples"], "frames": frames}
-    return records.encode_record(record), summary
-
-
-def _sample_rig(job: tuple[int, int]) -> Any:
-    from sedtalker_jax.data.world.clip import sample_rig
-
-    return sample_rig(_world, *job)
-
-
-def _fit_space(samples: list, path: str) -> None:
-    # In a worker, because linear algebra with another number of threads rounds otherwise.
-    _world.faces.fit_space(samples).save(path)
+def _fit_space(world: World, samples: list, path: str) -> None:
+    world.faces.fit_space(samples).save(path)
 
 
 def _shards(total: int, per_shard: int) -> list[range]:
@@ -62,33 +42,6 @@ def _shards(total: int, per_shard: int) -> list[range]:
     number = max(1, -(-total // per_shard))
     edges = [total * i // number for i in range(number + 1)]
     return [range(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
-
-
-class _Pool:
-    """Worker processes that all compute alike: spawned, with one thread each, whatever the parent has set."""
-
-    def __init__(self, workers: int, *arguments: Any) -> None:
-        saved = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
-        os.environ.update({name: "1" for name in _THREAD_VARIABLES})
-        try:
-            context = multiprocessing.get_context("spawn")
-            self.pool = context.Pool(workers, initializer=_start_worker, initargs=arguments)
-        finally:
-            for name, value in saved.items():
-                if value is None:
-                    os.environ.pop(name)
-                else:
-                    os.environ[name] = value
-
-    def __enter__(self):
-        return self.pool
-
-    def __exit__(self, kind, *_) -> None:
-        if kind is None:
-            self.pool.close()
-        else:
-            self.pool.terminate()
-        self.pool.join()
 
 
 def build(
@@ -126,15 +79,15 @@ def build(
     if not space_path.exists():
         table = rules["face_space"]
         jobs = [(i, table["frames_per_clip"]) for i in range(min(table["fit_clips"], counts["train"]))]
-        with _Pool(workers, rules, subset, None) as pool:
-            samples = list(_progress(pool.imap(_sample_rig, jobs, chunksize=2), len(jobs), "face space", progress))
-            pool.apply(_fit_space, (samples, str(space_path)))
+        with WorldPool(workers, rules, subset) as pool:
+            samples = list(pool.map(sample_rig, jobs, "face space" if progress else None, chunk=2))
+            list(pool.map(_fit_space, [(samples, str(space_path))]))
 
     splits: dict[str, Any] = {split: {"shards": []} for split in SPLITS}
     missing = [entry for entry in plan if not _sidecar(out, entry).exists()]
-    with _Pool(workers, rules, subset, str(space_path)) as pool:
+    with WorldPool(workers, rules, subset, space_path) as pool:
         jobs = [(split, index) for split, _, _, indices in missing for index in indices]
-        stream = iter(_progress(pool.imap(_build_clip, jobs, chunksize=4), len(jobs), f"{rules['name']} {subset}", progress))
+        stream = pool.map(_build_clip, jobs, f"{rules['name']} {subset}" if progress else None)
         for entry in missing:
             split, shard, number, indices = entry
             name = records.shard_name(split, shard, number)
@@ -211,17 +164,8 @@ def _collect(stream: Iterator, count: int, summary: dict[str, Any]) -> Iterator[
         yield data
 
 
-def _progress(stream: Iterator, total: int, title: str, show: bool) -> Iterator:
-    from tqdm import tqdm
-
-    return tqdm(stream, total=total, desc=title, unit="clip", disable=not show, smoothing=0.05, dynamic_ncols=True)
-
-
 def _manifest(rules: Rules, subset: str, identity: dict[str, str], splits: dict[str, Any]) -> dict[str, Any]:
     """Counts, hours, label balance, voices, heads and rules of a finished build."""
-    from sedtalker_jax.data.world.faces import FaceCast
-    from sedtalker_jax.data.world.text import voices
-
     cast = voices(rules, subset)
     faces = FaceCast(rules, subset)
     for split, content in splits.items():

@@ -1,9 +1,9 @@
 """One clip, from plan to record. A clip is a function of (rules, split, index): no order, no worker, no clock.
 
-    plan    who says what, with which emotion when           plan_clip
-    sound   espeak -> timbre -> tremor -> room and line      speak
-    face    face curve -> articulation -> rig weights        articulate_clip
-    record  everything together                              make_record
+plan    who says what, with which emotion when           plan_clip
+sound   espeak -> timbre -> tremor -> room and line      speak
+face    face curve -> articulation -> rig weights        articulate_clip
+record  everything together                              make_record
 """
 
 from __future__ import annotations

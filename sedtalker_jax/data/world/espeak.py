@@ -142,7 +142,7 @@ _PALATAL = ";"  # a mark on the sound before it, no sound of its own
 
 
 def _split_stress(name: str) -> tuple[str, int]:
-    """"'aI" -> ("aI", 1): espeak writes stress as leading ' (primary), , (secondary), % and = (none)."""
+    """ "'aI" -> ("aI", 1): espeak writes stress as leading ' (primary), , (secondary), % and = (none)."""
     stress = 0
     while name and name[0] in "',%=":
         stress = {"'": 1, ",": 2}.get(name[0], stress)
