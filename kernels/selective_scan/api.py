@@ -11,7 +11,7 @@ from jax.sharding import AxisType, PartitionSpec
 from kernels.selective_scan import associative, recompute, reference
 from kernels.selective_scan.arguments import ScanArgs, ScanConfig, ScanOptions, balanced_chunk, step_flags
 
-IMPLEMENTATIONS = ("reference", "associative", "chunked", "pallas_tpu")
+IMPLEMENTATIONS = ("reference", "associative", "chunked", "pallas_gpu", "pallas_tpu")
 """Names that `implementation` accepts beside None."""
 
 DEFAULT_CHUNK = 64

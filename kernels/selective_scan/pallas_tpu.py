@@ -200,10 +200,12 @@ class _Steps:
 
 
 def _softplus(x):
-    # log1p of w = exp(-|x|) by its series where 1 + w would round w away: below 2^-6 the next term is under float32's rounding.
+    # log1p of w = exp(-|x|) by its series below 1/16, where 1 + w rounds too much of w away.
     w = jnp.exp2(-LOG2_E * jnp.abs(x))
-    series = w * (1.0 - w * (1.0 / 2.0 - w * (1.0 / 3.0 - w * (1.0 / 4.0))))
-    return jnp.maximum(x, 0.0) + jnp.where(w < 2.0**-6, series, jnp.log(1.0 + w))
+    series = jnp.float32(1.0 / 6.0)
+    for k in (5, 4, 3, 2, 1):
+        series = 1.0 / k - w * series
+    return jnp.maximum(x, 0.0) + jnp.where(w < 1.0 / 16.0, w * series, jnp.log(1.0 + w))
 
 
 def _sigmoid(x):

@@ -13,11 +13,11 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from kernels.selective_scan import chunked, pallas_tpu
+from kernels.selective_scan import chunked, pallas_gpu, pallas_tpu
 from kernels.selective_scan.arguments import SHARED, ScanArgs, ScanOptions
 
-_PALLAS = {"pallas_tpu": pallas_tpu}
-_BEST = {"tpu": "pallas_tpu"}
+_PALLAS = {"pallas_gpu": pallas_gpu, "pallas_tpu": pallas_tpu}
+_BEST = {"cuda": "pallas_gpu", "tpu": "pallas_tpu"}
 
 
 def unsupported(args: ScanArgs, options: ScanOptions, implementation: str) -> str | None:
@@ -36,10 +36,19 @@ def _choose(args: ScanArgs, options: ScanOptions, implementation: str | None, pa
     }
     if implementation is None:
         for platform, name in _BEST.items():
-            if _PALLAS[name].unsupported(args, options) is None:
+            if _PALLAS[name].unsupported(args, options) is None and (platform != "cuda" or _gpus_are_hopper()):
                 kernel = getattr(_PALLAS[name], pass_name)
                 branches[platform] = lambda *xs, kernel=kernel: kernel(*xs, options)
     return jax.lax.platform_dependent(args, *arrays, **branches)
+
+
+def _gpus_are_hopper() -> bool:
+    """Whether the GPUs here have the tile copies that pallas_gpu needs; without a GPU here, the target is trusted to."""
+    try:
+        gpus = jax.devices("cuda")
+    except RuntimeError:
+        return True
+    return all(float(getattr(gpu, "compute_capability", 9.0)) >= 9.0 for gpu in gpus)
 
 
 def _forward(args: ScanArgs, options: ScanOptions, implementation: str | None):
