@@ -60,7 +60,7 @@ class RelativePositionBias(nn.Module):
         shape = (config.num_buckets, config.num_attention_heads)
         table = self.param("embedding", nn.initializers.normal(0.02), shape, self.param_dtype)
         buckets = relative_position_buckets(num_frames, config.num_buckets, config.max_bucket_distance)
-        return toeplitz(table[buckets].T)
+        return toeplitz(jnp.take(table, buckets.astype(np.int32), axis=0).T)
 
 
 class SelfAttention(nn.Module):

@@ -67,7 +67,8 @@ def encode_long(
     if total < 1:
         raise ValueError(f"a waveform of {len(waveform)} samples has no frame")
     receptive_field = _receptive_field(config)
-    width = min((window + 2 * context - 1) * hop + receptive_field, len(waveform))
+    # The last window also takes the samples after the last frame, which count in first-layer statistics.
+    width = min((window + 2 * context) * hop + receptive_field - 1, len(waveform))
     if total <= window + 2 * context:
         window, width = total, len(waveform)
     mean, scale = _moments(waveform) if config.normalise_input else (0.0, 1.0)
@@ -77,7 +78,7 @@ def encode_long(
         first = max(0, start - context)
         last = min(total, start + window + context)
         piece = np.zeros((1, width), np.float32)
-        sound = waveform[first * hop : min((last - 1) * hop + receptive_field, len(waveform))]
+        sound = waveform[first * hop : len(waveform) if last == total else (last - 1) * hop + receptive_field]
         piece[0, : len(sound)] = (sound - mean) * scale
         output = _encode(plain, return_hidden_states, params, piece, np.array([len(sound)]))
         kept = slice(start - first, min(start + window, total) - first)

@@ -16,7 +16,7 @@ from sedtalker_jax.errors import UserError
 from sedtalker_jax.speech import SpeechEncoder, SpeechEncoderConfig, load_pretrained_encoder, save_pretrained_encoder
 from sedtalker_jax.speech.pretrained import convert, tensors_from_params
 from sedtalker_jax.speech.torch_pickle import read_torch_file
-from tests.speech.support import VARIANTS, noise, small_config, small_params
+from tests.speech.support import VARIANTS, apply, noise, quick_jit, small_config, small_params
 
 LENGTHS = np.array([9_600, 6_403, 1_000])
 
@@ -48,7 +48,7 @@ def test_all_hidden_states_agree_with_transformers(tmp_path, variant):
     encoder, params = load_pretrained_encoder(directory, padding="reference")
     attention_mask = torch.arange(9_600)[None, :] < torch.tensor(LENGTHS)[:, None]
     for lengths, mask in [(None, None), (LENGTHS, attention_mask.long())]:
-        ours = encoder.apply({"params": params}, waveforms, lengths)
+        ours = apply(encoder.config, params, waveforms, lengths, padding="reference")
         with torch.no_grad():
             theirs = model(torch.tensor(waveforms), attention_mask=mask, output_hidden_states=True)
         assert len(theirs.hidden_states) == len(ours.hidden_states)
@@ -67,7 +67,11 @@ def test_gradients_agree_with_transformers(tmp_path, variant):
     waveforms, direction = noise(2, 8_000), noise(2, 24, 32, seed=1)
     (model(torch.tensor(waveforms))[0] * torch.tensor(direction)).sum().backward()
     encoder, params = load_pretrained_encoder(directory)
-    gradient = jax.grad(lambda p: jnp.sum(encoder.apply({"params": p}, waveforms).last_hidden_state * direction))(params)
+
+    def loss(params):
+        return jnp.sum(encoder.apply({"params": params}, waveforms).last_hidden_state * direction)
+
+    gradient = quick_jit(jax.grad(loss))(params)
     ours = tensors_from_params(config, gradient)
     compared = 0
     for name, parameter in model.named_parameters():
@@ -93,7 +97,7 @@ def test_frozen_layers_come_from_the_same_file(tmp_path):
     whole, all_params = load_pretrained_encoder(directory)
     split, params = load_pretrained_encoder(directory, num_frozen_layers=2)
     assert jax.tree.leaves(params["frozen_layers"])[0].shape[0] == 2
-    outputs = [e.apply({"params": p}, noise(1, 8_000)).hidden_states for e, p in [(whole, all_params), (split, params)]]
+    outputs = [apply(e.config, p, noise(1, 4_000)).hidden_states for e, p in [(whole, all_params), (split, params)]]
     np.testing.assert_allclose(outputs[0], outputs[1], atol=1e-5)
     again = tensors_from_params(split.config, params)
     for name, value in tensors_from_params(whole.config, all_params).items():
