@@ -21,6 +21,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+_BUNDLE = r"^\s*(?:0x)?[0-9a-f]+\s+(?:\w\w)?:\s*"
+"""How a line of a TPU schedule begins: address and label; then one `>` per loop that it is in."""
+
 TPU_TOPOLOGIES = {"v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
 ROOFLINE_NAMES = {"v5e": "TPU v5e", "v5p": "TPU v5p", "v6e": "TPU v6e", "h200": "NVIDIA H200"}
 
@@ -141,13 +144,16 @@ def _function(spec, mode: str, implementation: str | None):
 
 
 def _tpu_bundles(files: list[Path]) -> dict:
-    """Bundles of the innermost loops of each kernel, from the final schedule. Eight time steps are written out."""
+    """Per kernel, from the final schedule: bundles per time step in the loops that write out eight steps, and the bundles
+    of a grid step outside them (splats, state, copies), which one block of time pays once."""
     found = {}
     for path in files:
-        match = re.search(r"(selective_scan_(?:fwd|bwd))", path.name)
-        if match and path.name.endswith("final_bundles.txt"):
-            found[match.group(1)] = [round(n / 8, 1) for n in innermost_loops(path.read_text())]
-    return {"bundles_per_step": found}
+        match = re.search(r"(selective_scan_(?:fwd|bwd))\S*final_bundles.txt", path.name)
+        if match and "schedule" not in path.name:
+            text = path.read_text()
+            loops = [round(n / 8, 1) for n in innermost_loops(text) if n > 80]
+            found[match.group(1)] = {"per_step": loops, "per_block": len(re.findall(_BUNDLE + r">\s*\{", text, re.M))}
+    return {"bundles": found}
 
 
 def innermost_loops(text: str) -> list[int]:
@@ -208,7 +214,7 @@ def _print(row: dict) -> None:
     if "error" in row:
         print(f"{head} FAILS  {row['error'].splitlines()[0][:300]}", flush=True)
         return
-    resources = row.get("bundles_per_step") or row.get("kernels") or {}
+    resources = row.get("bundles") or row.get("kernels") or {}
     print(
         f"{head} compiles  in+out {row['argument_MiB'] + row['output_MiB']:.1f} MiB  temporary {row['temporary_MiB']:.1f} MiB"
         f"  at least {row['bound_ms']:.3f} ms ({row['bound_by']})  {resources}",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, PartitionSpec
 
-from kernels.selective_scan import associative, recompute, reference
+from kernels.selective_scan import associative, recompute, reference, split
 from kernels.selective_scan.arguments import ScanArgs, ScanConfig, ScanOptions, balanced_chunk, step_flags
 
 IMPLEMENTATIONS = ("reference", "associative", "chunked", "pallas_gpu", "pallas_tpu")
@@ -35,6 +36,7 @@ def selective_scan(
     reverse: bool = False,
     return_final_state: bool = False,
     implementation: str | None = None,
+    sequence_axis: str | None = None,
     config: ScanConfig | None = None,
 ):
     """Selective scan (Mamba, arXiv 2312.00752, S6). In JAX, for one example and float32:
@@ -59,6 +61,10 @@ def selective_scan(
       return_final_state: also return the final state.
       implementation: None takes the best for the platform that the program is lowered for. A name (see IMPLEMENTATIONS)
         takes that one, and raises if it cannot run.
+      sequence_axis: name of a manual mesh axis (inside `shard_map` or `pmap`) over which L is split: device i holds the i-th
+        piece of every step-wise array. `initial_state` enters the whole, and the final state is that of the whole, on every
+        device. A reset on a piece's first step cuts it off from the piece before; in reverse a reset on the first step of a
+        piece would have to be seen by the piece before, so `reset` with `reverse` and a sequence axis is refused.
       config: `ScanConfig`; tuning only.
 
     Returns:
@@ -91,14 +97,28 @@ def selective_scan(
         reason = recompute.unsupported(args, options, implementation)
         if reason is not None:
             raise ValueError(f"selective_scan: implementation {implementation!r} does not support {reason}")
+    if sequence_axis is not None and reverse and reset is not None:
+        raise ValueError(
+            "selective_scan: reset with reverse=True and a sequence_axis is not supported; flip the inputs instead"
+        )
     if length == 0:
         y, final = args.u, args.initial_state
+    elif sequence_axis is not None:
+        run = functools.partial(_run, options=options, implementation=implementation)
+        y, final = split.over_devices(run, args, options, sequence_axis)
     else:
         y, final = _sharded(args, options, implementation)
     return (y, final) if return_final_state else y
 
 
 def _run(args: ScanArgs, options: ScanOptions, implementation: str | None):
+    pieces = min(options.config.time_splits or 1, args.u.shape[1])
+    if pieces > 1:
+        config = dataclasses.replace(options.config, time_splits=None)
+        length = -(-args.u.shape[1] // pieces)
+        options = dataclasses.replace(options, config=config, chunk=balanced_chunk(length, options.chunk))
+        run = functools.partial(_run, options=options, implementation=implementation)
+        return split.split_in_time(run, args, options, pieces)
     if implementation == "reference":
         return reference.scan(args, options)
     if implementation == "associative":

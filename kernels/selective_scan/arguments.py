@@ -98,6 +98,13 @@ def activate_delta(delta: jax.Array, bias: jax.Array | None, softplus: bool, dty
     return delta
 
 
+def delta_padding(args: ScanArgs, options: ScanOptions) -> float | None:
+    """What to pad `delta` with so that the activated delta is exactly 0 there; None where only a mask can do it."""
+    if options.delta_softplus:
+        return -1e4  # softplus underflows to 0, whatever the bias
+    return 0.0 if args.delta_bias is None else None
+
+
 def finish_output(y, u, D, z, valid) -> jax.Array:
     """(y + D u) silu(z), zero at padded steps. y is in the compute dtype; `valid` broadcasts against it."""
     if D is not None:

@@ -27,9 +27,12 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from kernels.selective_scan.arguments import LOG2_E, ScanArgs, ScanOptions, compute_dtype
+from kernels.selective_scan.arguments import LOG2_E, ScanArgs, ScanOptions, compute_dtype, delta_padding
 
 LANES = 128
+SHARED_LIMIT = 225 * 1024
+"""Bytes of shared memory for the arrays of a block: Hopper's 227 KiB less barriers and the reduction's scratch."""
+
 MAX_STATE = 16
 ROWS = 128
 """Rows of products that are summed at a time: steps of a piece x states, padded to a power of two."""
@@ -75,15 +78,32 @@ def unsupported(args: ScanArgs, options: ScanOptions) -> str | None:
         return "float64 (the kernel computes in float32)"
     if args.A.shape[1] > MAX_STATE:
         return f"N = {args.A.shape[1]} (at most {MAX_STATE} states fit the registers and the shared memory)"
+    needed = _backward_shared_bytes(args, options)
+    if needed > SHARED_LIMIT:
+        return f"chunk = {options.chunk} with N = {args.A.shape[1]}: {needed} bytes of shared memory ({SHARED_LIMIT} at most)"
     return None
+
+
+def _piece(state: int) -> int:
+    """S: 16 steps up to N = 8, 8 steps up to N = 16."""
+    return ROWS // max(8, 1 << (state - 1).bit_length())
+
+
+def _backward_shared_bytes(args: ScanArgs, options: ScanOptions) -> int:
+    plan = _plan(args, options)
+    streamed = [x for x in (args.u, args.delta, args.z, args.u) if x is not None]
+    tiles = 2 * plan.piece * (LANES * sum(x.dtype.itemsize for x in streamed) + 4 * plan.width)
+    states = 4 * LANES * plan.state * (plan.piece + max(1, plan.steps // plan.piece - 1))
+    return tiles + states + 4 * ROWS * LANES
 
 
 def _plan(args: ScanArgs, options: ScanOptions) -> _Plan:
     batch, length, channels = args.u.shape
-    piece = ROWS // max(4, 1 << (args.A.shape[1] - 1).bit_length())
+    piece = _piece(args.A.shape[1])
     steps = -(-options.chunk // piece) * piece
     chunks = -(-length // options.chunk)
-    flags = args.valid is not None or args.keep is not None or steps * chunks != length
+    flags = args.valid is not None or args.keep is not None
+    flags = flags or (steps * chunks != length and delta_padding(args, options) is None)
     size = args.A.shape[1]
     width = -(-(2 * size + 2 * flags) // 4) * 4  # rows of a tile copy are multiples of 16 bytes
     return _Plan(
@@ -91,10 +111,10 @@ def _plan(args: ScanArgs, options: ScanOptions) -> _Plan:
     )  # fmt: skip
 
 
-def _padded(x, plan: _Plan):
+def _padded(x, plan: _Plan, padding: float = 0.0):
     """[B, L, E] with L and E padded to whole chunks and warpgroups; no copy where they fit."""
     pad = ((0, 0), (0, plan.padded_length - plan.length), (0, plan.padded_channels - plan.channels))
-    return jnp.pad(x, pad) if any(p[1] for p in pad) else x
+    return jnp.pad(x, pad, constant_values=padding) if any(p[1] for p in pad) else x
 
 
 def _padded_channels(x, plan: _Plan):
@@ -409,10 +429,10 @@ def _call(kernel, plan: _Plan, inputs: dict, outputs: dict, scratch: dict, inter
     return dict(zip(outputs, out, strict=True))
 
 
-def _operands(args: ScanArgs, plan: _Plan) -> dict:
+def _operands(args: ScanArgs, options: ScanOptions, plan: _Plan) -> dict:
     inputs = {
         "u": _padded(args.u, plan),
-        "delta": _padded(args.delta, plan),
+        "delta": _padded(args.delta, plan, delta_padding(args, options) or 0.0),
         "per_step": _per_step(args, plan),
         "A": _padded_channels(args.A.T * LOG2_E, plan),
     }
@@ -427,7 +447,7 @@ def _operands(args: ScanArgs, plan: _Plan) -> dict:
 def forward(args: ScanArgs, options: ScanOptions):
     """y [B, L, E], final state [B, E, N], states entering the chunks [B, L / chunk, N, E]."""
     plan = _plan(args, options)
-    inputs = _operands(args, plan)
+    inputs = _operands(args, options, plan)
     inputs["initial_state"] = _padded_channels(jnp.swapaxes(args.initial_state, 1, 2), plan)
     state = (plan.batch, plan.state, plan.padded_channels)
     outputs = {
@@ -444,7 +464,7 @@ def forward(args: ScanArgs, options: ScanOptions):
 def backward(args: ScanArgs, entering, dy, dfinal, options: ScanOptions) -> ScanArgs:
     """Gradients as ScanArgs; those of A, D and delta_bias per example, [B, ...]."""
     plan = _plan(args, options)
-    inputs = _operands(args, plan)
+    inputs = _operands(args, options, plan)
     inputs["dy"] = _padded(dy, plan)
     inputs["entering"] = _padded_channels(entering, plan)
     inputs["d_final"] = _padded_channels(jnp.swapaxes(dfinal, 1, 2), plan)

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from kernels.selective_scan.arguments import LOG2_E, ScanArgs, ScanOptions, compute_dtype
+from kernels.selective_scan.arguments import LOG2_E, ScanArgs, ScanOptions, compute_dtype, delta_padding
 
 LANES = 128
 SUBLANES = 8
@@ -94,7 +94,8 @@ def _plan(args: ScanArgs, options: ScanOptions) -> _Plan:
     columns = -(-channels // LANES)
     tiles = -(-columns // SUBLANES)
     low = all(x is None or x.dtype == jnp.bfloat16 for x in (args.u, args.delta, args.z))
-    flags = args.valid is not None or args.keep is not None or steps * chunks != length
+    flags = args.valid is not None or args.keep is not None
+    flags = flags or (steps * chunks != length and delta_padding(args, options) is None)
     return _Plan(
         batch, length, channels, args.A.shape[1], steps, chunks, -(-columns // tiles), tiles,
         2 * args.A.shape[1] + 2 * flags, jnp.bfloat16 if low else jnp.float32, not options.config.interpret,
@@ -102,10 +103,10 @@ def _plan(args: ScanArgs, options: ScanOptions) -> _Plan:
     )  # fmt: skip
 
 
-def _tiled_steps(x, plan: _Plan):
+def _tiled_steps(x, plan: _Plan, padding: float = 0.0):
     """[B, L, E] -> [B, L / 8, E / 128, 8, 128], padded: the bytes that XLA has anyway where nothing is padded."""
     pad = (plan.padded_length - plan.length, plan.columns * LANES - plan.channels)
-    x = jnp.pad(x.astype(plan.dtype), ((0, 0), (0, pad[0]), (0, pad[1])))
+    x = jnp.pad(x.astype(plan.dtype), ((0, 0), (0, pad[0]), (0, pad[1])), constant_values=padding)
     x = x.reshape(plan.batch, plan.padded_length // SUBLANES, SUBLANES, plan.columns, LANES)
     return jnp.swapaxes(x, 2, 3)
 
@@ -136,12 +137,12 @@ def _per_step(args: ScanArgs, plan: _Plan):
     return jnp.pad(jnp.concatenate(parts, axis=-1), ((0, 0), (0, plan.padded_length - plan.length), (0, 0)))
 
 
-def _operands(args: ScanArgs, plan: _Plan, order):
+def _operands(args: ScanArgs, options: ScanOptions, plan: _Plan, order):
     """Arrays and block specs by name; `order` maps the grid's chunk to the chunk of time."""
     values = {
         "per_step": _per_step(args, plan),
         "u": _tiled_steps(args.u, plan),
-        "delta": _tiled_steps(args.delta, plan),
+        "delta": _tiled_steps(args.delta, plan, delta_padding(args, options) or 0.0),
         "A": _tiled_channels(args.A.T * LOG2_E, plan),
     }
     step_spec, channel_spec = _step_spec(plan, order), pl.BlockSpec((1, plan.rows, LANES), lambda b, r, c: (r, 0, 0))
@@ -455,7 +456,7 @@ def forward(args: ScanArgs, options: ScanOptions):
     pieces = max(m for m in (1, 2, 4) if plan.chunks % m == 0 and m * plan.steps <= FORWARD_STEPS_LIMIT or m == 1)
     plan = dataclasses.replace(plan, steps=plan.steps * pieces, chunks=plan.chunks // pieces)
     order = _chunk_order(plan, plan.reverse)
-    inputs, specs = _operands(args, plan, order)
+    inputs, specs = _operands(args, options, plan, order)
     inputs["initial_state"] = _tiled_channels(jnp.swapaxes(args.initial_state, 1, 2), plan)
     specs["initial_state"] = _state_spec(plan)
     state = (plan.batch, plan.state, plan.tiles, plan.rows, LANES)
@@ -479,7 +480,7 @@ def backward(args: ScanArgs, entering, dy, dfinal, options: ScanOptions) -> Scan
     """Gradients as ScanArgs; those of A, D and delta_bias per example, [B, ...]."""
     plan = _plan(args, options)
     order = _chunk_order(plan, not plan.reverse)
-    inputs, specs = _operands(args, plan, order)
+    inputs, specs = _operands(args, options, plan, order)
     inputs["dy"], specs["dy"] = _tiled_steps(dy, plan), _step_spec(plan, order)
     inputs["entering"], specs["entering"] = _tiled_channels(entering, plan), _entering_spec(plan, order)
     inputs["d_final"], specs["d_final"] = _tiled_channels(jnp.swapaxes(dfinal, 1, 2), plan), _state_spec(plan)

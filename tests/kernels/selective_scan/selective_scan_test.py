@@ -80,6 +80,11 @@ def test_the_chunk_changes_nothing(chunk):
     assert_contract(named("odd"), "chunked", ScanConfig(chunk=chunk))
 
 
+@pytest.mark.parametrize("name", ["odd", "odd_reverse", "plain"])
+def test_pieces_at_the_same_time_change_nothing(name):
+    assert_contract(named(name), "chunked", ScanConfig(time_splits=4))
+
+
 def test_reference_is_the_recurrence():
     # Independent of JAX: the equation in a NumPy loop over scalars.
     spec = ArgSpec("loop", 2, 6, 3, 2, initial_state=True, mask=True, reset=True)

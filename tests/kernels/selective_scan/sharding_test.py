@@ -61,8 +61,35 @@ _SHARD_MAP = """
     same(jax.jit(jax.value_and_grad(mapped))(floats, flags), expected)
 """
 
+_SEQUENCE = """
+    mesh = jax.make_mesh((4,), ("time",), axis_types=(AxisType.Auto,))
+    stepwise = ("u", "delta", "B", "C", "z", "mask", "reset")
+    whole = {**floats, **flags}
+    for reverse in (False, True):
+        used = {k: v for k, v in whole.items() if not (reverse and k == "reset")}
 
-@pytest.mark.parametrize("body", [_AUTO, _PMAP, _SHARD_MAP], ids=["auto_mesh", "pmap", "shard_map"])
+        def both(used, axis):
+            y, h = selective_scan(**used, **{**options, "reverse": reverse}, return_final_state=True, sequence_axis=axis)
+            return y, h
+
+        def total(used, run):
+            y, h = run(used)
+            return jnp.sum(y**2) + jnp.sum(h**2)
+
+        specs = ({k: P(None, "time") if k in stepwise else P() for k in used},)
+        split = jax.shard_map(
+            lambda used: both(used, "time"), mesh=mesh, in_specs=specs, out_specs=(P(None, "time"), P()), check_vma=False
+        )
+        numbers = {k: v for k, v in used.items() if k not in flags}
+        rest = {k: v for k, v in used.items() if k in flags}
+        for run, name in ((split, "split"), (lambda used: both(used, None), "whole")):
+            got = jax.jit(jax.value_and_grad(lambda n: total({**n, **rest}, run)))(numbers)
+            first = got if name == "split" else first
+        same(first, got)
+"""
+
+
+@pytest.mark.parametrize("body", [_AUTO, _PMAP, _SHARD_MAP, _SEQUENCE], ids=["auto_mesh", "pmap", "shard_map", "sequence"])
 def test_on_four_devices(body):
     code = textwrap.dedent(_PREAMBLE) + textwrap.dedent(body)
     env = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
