@@ -9,26 +9,37 @@ run.
 from __future__ import annotations
 
 import functools
+import importlib
 
 import jax
 import jax.numpy as jnp
 
-from kernels.selective_scan import chunked, pallas_gpu, pallas_tpu
+from kernels.selective_scan import chunked
 from kernels.selective_scan.arguments import SHARED, ScanArgs, ScanOptions
 
-_PALLAS = {"pallas_gpu": pallas_gpu, "pallas_tpu": pallas_tpu}
+_PALLAS = ("pallas_gpu", "pallas_tpu")
 _BEST = {"cuda": "pallas_gpu", "tpu": "pallas_tpu"}
 
 
 def unsupported(args: ScanArgs, options: ScanOptions, implementation: str) -> str | None:
     """Why the named implementation cannot run this problem, or None."""
-    return _PALLAS[implementation].unsupported(args, options) if implementation in _PALLAS else None
+    if implementation not in _PALLAS:
+        return None
+    try:
+        return _kernel(implementation).unsupported(args, options)
+    except ImportError as error:
+        return f"this installation ({error})"
+
+
+def _kernel(name: str):
+    """The module of a Pallas implementation. Imported on use: the GPU back end of Pallas needs absl-py, which jax does not."""
+    return importlib.import_module(f"kernels.selective_scan.{name}")
 
 
 def _choose(args: ScanArgs, options: ScanOptions, implementation: str | None, pass_name: str, *arrays):
     """Calls `forward` or `backward` of the implementation, of the platform's best one where none is named."""
     if implementation in _PALLAS:
-        return getattr(_PALLAS[implementation], pass_name)(args, *arrays, options)
+        return getattr(_kernel(implementation), pass_name)(args, *arrays, options)
     run = getattr(chunked, pass_name)
     branches = {
         "cpu": lambda *xs: run(*xs, options, loop_over_batch=True),
@@ -36,8 +47,8 @@ def _choose(args: ScanArgs, options: ScanOptions, implementation: str | None, pa
     }
     if implementation is None:
         for platform, name in _BEST.items():
-            if _PALLAS[name].unsupported(args, options) is None and (platform != "cuda" or _gpus_are_hopper()):
-                kernel = getattr(_PALLAS[name], pass_name)
+            if unsupported(args, options, name) is None and (platform != "cuda" or _gpus_are_hopper()):
+                kernel = getattr(_kernel(name), pass_name)
                 branches[platform] = lambda *xs, kernel=kernel: kernel(*xs, options)
     return jax.lax.platform_dependent(args, *arrays, **branches)
 
