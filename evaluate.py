@@ -34,7 +34,8 @@ _METRES_PER_UNIT = flags.DEFINE_float("metres_per_unit", 1.0, "Size of the files
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}")
-    logging.set_verbosity(logging.WARNING)
+    # Orbax warns of metadata that only its own directory layouts have.
+    logging.set_verbosity(logging.ERROR)
     try:
         if _WORKDIR.value is None:
             raise UserError("--workdir: name the directory that results go to")

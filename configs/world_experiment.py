@@ -29,7 +29,7 @@ def base() -> ConfigDict:
             max_seconds=4.0,
             bucket_seconds=(4.0,),
             track_shares=(0.3, 0.3, 0.4),
-            gain_db=4.0,
+            gain_db=2.0,
             num_workers=0,
             prefetch=4,
         )
@@ -37,7 +37,7 @@ def base() -> ConfigDict:
 
     model = ConfigDict()
     model.labels = LABELS
-    model.sharpness = 4.0
+    model.sharpness = 2.0
     # The encoder family's module at a tiny size. It can't learn pitch from scratch in minutes, so acoustic features join it.
     model.encoder = ConfigDict(
         dict(
@@ -79,7 +79,7 @@ def base() -> ConfigDict:
     config.loss = ConfigDict(
         dict(
             category=1.0,
-            intensity=2.0,
+            intensity=4.0,
             boundary=0.1,
             vertices=0.5,
             lips=1.0,

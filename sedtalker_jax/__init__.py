@@ -1,9 +1,9 @@
 """Emotion-aware speech-driven 3D facial animation in JAX.
 
-    from sedtalker_jax import SEDTalker
-    model = SEDTalker.load("runs/demo")
-    track = model.diarize(waveform)
-    animation = model.animate(waveform, track)
+from sedtalker_jax import SEDTalker
+model = SEDTalker.load("runs/demo")
+track = model.diarize(waveform)
+animation = model.animate(waveform, track)
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ A user's mistake gives one line on standard error and exit code 2. Outputs appea
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import pathlib
 import sys
@@ -107,6 +108,8 @@ def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. Returns the exit code: 0, or 2 after a user's mistake, whose one line is printed."""
     arguments = build_parser().parse_args(argv)
+    # The checkpoint library reports what it does through this logger; a user wants results and errors.
+    logging.getLogger("absl").setLevel(logging.ERROR)
     try:
         arguments.run(arguments)
     except UserError as error:

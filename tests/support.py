@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from sedtalker_jax.models.acoustics import AcousticsConfig
@@ -17,10 +19,14 @@ LABELS = ("neutral", "angry", "disgust", "fear", "happy", "sad", "surprise", "up
 RANK, CODE = 6, 3
 
 
-def tiny_model(*, pattern: str = "EA", dropout: float = 0.1, dtype: str = "float32") -> SEDTalkerModel:
-    """Mamba, experts and attention at the smallest useful size, with all randomness on."""
+def tiny_model(*, dropout: float = 0.1, dtype: str = "float32", scan: str | None = None) -> SEDTalkerModel:
+    """Attention in the diarizer, Mamba with experts in the animator, at the smallest useful size, with all randomness on.
+
+    Args:
+      scan: implementation of the selective scan; "reference" compiles fastest where the scan is not what is tested.
+    """
     backbone = dict(
-        pattern=pattern, width=8, state_size=2, num_heads=2, num_kv_heads=1, num_experts=3, top_k=2, dropout=dropout
+        width=8, state_size=2, num_heads=2, num_kv_heads=1, num_experts=3, top_k=2, dropout=dropout, scan_implementation=scan
     )
     return SEDTalkerModel(
         SEDTalkerConfig(
@@ -33,12 +39,29 @@ def tiny_model(*, pattern: str = "EA", dropout: float = 0.1, dtype: str = "float
                 num_conv_pos_embeddings=8,
                 num_conv_pos_embedding_groups=2,
             ),
-            diarizer=DiarizerConfig(LABELS, BackboneConfig(**backbone), embedding_size=10, frame_stacking=2),
-            animator=AnimatorConfig(BackboneConfig(**backbone), rank=RANK, template_size=CODE, condition_width=8),
+            diarizer=DiarizerConfig(LABELS, BackboneConfig(pattern="A", **backbone), embedding_size=10, frame_stacking=2),
+            animator=AnimatorConfig(BackboneConfig(pattern="E", **backbone), rank=RANK, template_size=CODE, condition_width=8),
             acoustics=AcousticsConfig(num_mels=12, num_lags=8, voice_shift_mels=1.0, voice_shift_lags=2.0, mask_s=0.2),
             precision=Precision(dtype, dtype),
         )
     )
+
+
+def random_params(model: SEDTalkerModel, batch: dict, seed: int = 0, dtype=np.float32):
+    """Parameters of the right shapes, all different from zero; drawn by numpy, since compiling initialisers takes long."""
+    shapes = jax.eval_shape(model.init, jax.random.key(0), batch)["params"]
+    rng = np.random.default_rng(seed)
+
+    def draw(path, leaf):
+        name = str(path[-1].key)
+        value = rng.normal(0.0, 1.0 / np.sqrt(leaf.shape[-2] if leaf.ndim > 1 else 20.0), leaf.shape)
+        if name.startswith("log_A"):
+            value = np.log(np.arange(1.0, leaf.shape[-1] + 1)) + 0.1 * value
+        if name in ("weight", "scale") and leaf.ndim == 1:
+            value = 1.0 + value if name == "weight" else value
+        return jnp.asarray(value, dtype)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 def random_batch(size: int, *, seconds: float = 1.0, seed: int = 0, fps: float = 30.0, dtype=np.float32) -> dict:

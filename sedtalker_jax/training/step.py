@@ -120,7 +120,7 @@ def train_step(
         state.params, batch, state.step, objective=objective, accumulation=accumulation, axis_name=axis_name
     )
     with jax.named_scope("optimizer"):
-        norm = optax.global_norm(gradient)
+        norm = optax.tree.norm(gradient)
         finite = jnp.isfinite(norm)
         if clip_norm:
             factor = jnp.minimum(1.0, clip_norm / jnp.maximum(norm, 1e-12))
