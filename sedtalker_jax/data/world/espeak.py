@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import importlib.util
+import itertools
 import json
 import subprocess
 import sys
@@ -20,6 +21,13 @@ _PITCH_PARAMETER = np.array([20.0, 35.0, 50.0, 65.0, 80.0, 90.0, 100.0])
 _PITCH_SEMITONES = np.array([-3.4, -2.16, 0.0, 2.6, 5.27, 7.27, 9.08])
 # A wider range also raises the mean, by this many semitones per unit of the range parameter.
 _SEMITONES_PER_RANGE_UNIT = 0.047
+
+
+# espeak-ng 1.52 garbles some texts that change range within a sentence: it rushes through or drops a row of words. Then the
+# request is repeated with one range for the whole clip, and with these words per minute added.
+_ATTEMPTS = ((0, True), (0, False), (1, False), (-1, False), (2, False), (-2, False))
+_SECONDS_PER_LETTER, _SECONDS_PER_LETTER_OF_ALL = 0.016, 0.038  # the usual is 0.066
+_TOLERATED = 1  # a single short word can be a phoneme that espeak counts to its neighbour
 
 
 @dataclass(frozen=True)
@@ -45,43 +53,58 @@ class Speech:
 
 @dataclass(frozen=True)
 class SpokenWord:
-    """One word with its prosody: semitones above the voice's own pitch, octaves of range and rate, and a pause after it."""
+    """One word and its prosody: semitones above the voice's own pitch, octaves of range and rate, the pause after it.
+
+    phrase: words of one phrase are neighbours, and share their range.
+    """
 
     text: str
     pitch_st: float
     range_log2: float
     rate_log2: float
     pause_s: float = 0.0
+    phrase: int = 0
 
 
-def _pitch_parameters(word: SpokenWord) -> tuple[int, int]:
-    """(pitch, range) parameters of espeak, 0..100, for a word."""
-    range_parameter = float(np.clip(50.0 * 2.0**word.range_log2, 2.0, 100.0))
-    semitones = word.pitch_st - (range_parameter - 50.0) * _SEMITONES_PER_RANGE_UNIT
-    pitch_parameter = float(np.interp(semitones, _PITCH_SEMITONES, _PITCH_PARAMETER))
-    return int(round(pitch_parameter)), int(round(range_parameter))
+def _range_parameter(range_log2: float) -> int:
+    """espeak's range parameter, 2..100, of a width in octaves above the voice's own."""
+    return int(round(float(np.clip(50.0 * 2.0**range_log2, 2.0, 100.0))))
 
 
-def build_ssml(words: list[SpokenWord]) -> tuple[str, list[int]]:
+def _pitch_parameter(semitones: float, range_parameter: int) -> int:
+    """espeak's pitch parameter, 20..100, of a pitch above the voice's own, against the shift that the range brings."""
+    semitones -= (range_parameter - 50) * _SEMITONES_PER_RANGE_UNIT
+    return int(round(float(np.interp(semitones, _PITCH_SEMITONES, _PITCH_PARAMETER))))
+
+
+def build_ssml(words: list[SpokenWord], with_range: bool = True) -> tuple[str, list[int]]:
     """SSML of a word list, and the position of each word's first character in it.
 
-    Every word carries its own <prosody>, and no two neighbours carry the same one: espeak puts a command between words
-    only where a value changes, and the command costs a few milliseconds, which would tell where an emotion changes.
+    Every word carries its own pitch and rate, and no two neighbours carry the same pitch: espeak puts a command between
+    words only where a value changes, and the command costs a few milliseconds, which would tell where an emotion changes.
+    Range is set once per phrase, for the words of one phrase together. `with_range=False` leaves it to the request.
     """
     text = "<speak>"
     positions: list[int] = []
     previous = None
-    for word in words:
-        pitch, pitch_range = _pitch_parameters(word)
-        if previous == pitch:
-            pitch += 1 if pitch < 100 else -1
-        previous = pitch
-        rate = int(round(100.0 * 2.0**word.rate_log2))
-        text += f'<prosody pitch="{2 * (pitch - 50):+d}%" range="{2 * pitch_range}%" rate="{rate}%">'
-        positions.append(len(text))
-        text += f"{word.text}</prosody> "
-        if word.pause_s > 0.0:
-            text += f'<break time="{int(round(1000.0 * word.pause_s))}ms"/> '
+    for _, members in itertools.groupby(words, key=lambda word: word.phrase):
+        phrase = list(members)
+        range_log2 = float(np.mean([word.range_log2 for word in (phrase if with_range else words)]))
+        pitch_range = _range_parameter(range_log2)
+        if with_range:
+            text += f'<prosody range="{2 * pitch_range}%">'
+        for word in phrase:
+            pitch = _pitch_parameter(word.pitch_st, pitch_range)
+            if previous == pitch:
+                pitch += 1 if pitch < 100 else -1
+            previous = pitch
+            text += f'<prosody pitch="{2 * (pitch - 50):+d}%" rate="{int(round(100.0 * 2.0**word.rate_log2))}%">'
+            positions.append(len(text))
+            text += f"{word.text}</prosody> "
+            if word.pause_s > 0.0:
+                text += f'<break time="{int(round(1000.0 * word.pause_s))}ms"/> '
+        if with_range:
+            text = text.rstrip() + "</prosody> "
     return text.rstrip() + "</speak>", positions
 
 
@@ -123,8 +146,22 @@ class Espeak:
         Raises:
           UserError: when espeak-ng does not know the voice or says nothing.
         """
-        ssml, positions = build_ssml(words)
-        request = {"voice": voice, "ssml": ssml, "rate": words_per_minute, "pitch": 50, "range": 50}
+        best: Speech | None = None
+        fewest = len(words) + 1
+        clip_range = _range_parameter(float(np.mean([word.range_log2 for word in words])))
+        for nudge, with_range in _ATTEMPTS:
+            ssml, positions = build_ssml(words, with_range)
+            pitch_range = 50 if with_range else clip_range
+            speech = self._ask(ssml, positions, voice, words_per_minute + nudge, pitch_range)
+            swallowed = num_swallowed(words, speech, words_per_minute)
+            if swallowed < fewest:
+                best, fewest = speech, swallowed
+            if swallowed <= _TOLERATED:
+                break
+        return best
+
+    def _ask(self, ssml: str, positions: list[int], voice: str, words_per_minute: int, pitch_range: int) -> Speech:
+        request = {"voice": voice, "ssml": ssml, "rate": words_per_minute, "pitch": 50, "range": pitch_range}
         self._process.stdin.write((json.dumps(request) + "\n").encode())
         self._process.stdin.flush()
         line = self._process.stdout.readline()
@@ -135,6 +172,17 @@ class Espeak:
             raise UserError(f"{header['error']} (voice {voice!r}); check [voices] in the rules file")
         pcm = np.frombuffer(self._process.stdout.read(header["num_bytes"]), dtype="<i2")
         return _speech(pcm.astype(np.float32) / 32768.0, header["sample_rate"], header["events"], positions)
+
+
+def num_swallowed(words: list[SpokenWord], speech: Speech, words_per_minute: int) -> int:
+    """How many words of four letters and more are too short to have been said; all, if the whole is far too short."""
+    rates = np.array([2.0**word.rate_log2 for word in words]) * words_per_minute / 170.0
+    letters = np.array([sum(character.isalpha() for character in word.text) for word in words])
+    spoken = sum(phone.end_s - phone.start_s for phone in speech.phones if phone.word >= 0)
+    if spoken < _SECONDS_PER_LETTER_OF_ALL * float(np.sum(letters / rates)):
+        return len(words)
+    lengths = speech.words[:, 1] - speech.words[:, 0]
+    return int(np.sum((letters >= 4) & (lengths < _SECONDS_PER_LETTER * letters / rates)))
 
 
 _SYMBOLS = {"IR": "3:"}  # the Scottish vowel of "bird", under the name that the face's phoneme table has

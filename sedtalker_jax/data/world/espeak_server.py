@@ -19,11 +19,12 @@ import os
 import sys
 
 AUDIO_OUTPUT_SYNCHRONOUS = 2
+BUFFER_MS = 60_000
 INITIALIZE_PHONEME_EVENTS = 1
 PARAMETER_RATE, PARAMETER_VOLUME, PARAMETER_PITCH, PARAMETER_RANGE = 1, 2, 3, 4
 CHARS_UTF8, SSML = 1, 0x10
 EVENT_WORD, EVENT_PHONEME = 1, 7
-UNSATURATED_VOLUME = 60  # of 200: some variants clip at 90, all at 180; gain belongs to the caller, in float
+UNSATURATED_VOLUME = 25  # of 200: some variants clip from 40, all at 180; gain belongs to the caller, in float
 
 
 class _Event(ctypes.Structure):
@@ -50,7 +51,7 @@ def _load():
 
     library = ctypes.CDLL(espeakng_loader.get_library_path())
     data_path = os.fsencode(espeakng_loader.get_data_path())
-    sample_rate = library.espeak_Initialize(AUDIO_OUTPUT_SYNCHRONOUS, 500, data_path, INITIALIZE_PHONEME_EVENTS)
+    sample_rate = library.espeak_Initialize(AUDIO_OUTPUT_SYNCHRONOUS, BUFFER_MS, data_path, INITIALIZE_PHONEME_EVENTS)
     if sample_rate <= 0:
         raise RuntimeError(f"espeak_Initialize failed with data in {data_path!r}")
     return library, sample_rate

@@ -90,6 +90,7 @@ def plan_delivery(rules: Rules, voice: Voice, timeline: Timeline, text: list[str
         place[inside] = (inside - part.first_word + 0.5) / len(inside) - 0.5
 
     pauses = np.zeros(num_words)
+    phrases = np.searchsorted([join.word for join in timeline.joins], np.arange(num_words), side="right")
     for join in timeline.joins:
         pauses[join.word - 1] = join.pause_s
     words = []
@@ -102,6 +103,7 @@ def plan_delivery(rules: Rules, voice: Voice, timeline: Timeline, text: list[str
                 range_log2=float(voice.range_oct + width),
                 rate_log2=float(np.clip(rate, -0.8, 0.8)),
                 pause_s=float(pauses[i]),
+                phrase=int(phrases[i]),
             )
         )
     # The frame curve carries the level of emotion and part; only what belongs to single words is left for here.

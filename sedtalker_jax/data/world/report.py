@@ -184,8 +184,8 @@ def _markdown(report: dict[str, Any]) -> str:
         "",
         f"- Joins: balanced accuracy {100 * joins['balanced_accuracy']:.1f}% at telling a change from none by the 100 ms round "
         f"{joins['joins']} joins, {100 * joins['changed']:.0f}% of them with a change (goal: at most 55%).",
-        f"- Speech and expression do not add: the best additive model leaves {100 * additive['mouth']:.0f}% of the expression's "
-        f"energy at the mouth (goal: at least 10%), {100 * additive['upper_face']:.0f}% in the upper face.",
+        f"- Speech and expression do not add: the best additive model leaves {100 * additive['mouth']:.0f}% of the "
+        f"expression's energy at the mouth (goal: at least 10%), {100 * additive['upper_face']:.0f}% in the upper face.",
         f"- Speed on one core: {speed['sound']:.0f} times real time for sound, {speed['whole']:.0f} with faces.",
         f"- Clips: {report['clips']['mean_duration_s']:.2f} s on average; share of frames "
         + ", ".join(f"{label} {100 * share:.0f}%" for label, share in report["clips"]["label_share"].items())
