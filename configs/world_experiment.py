@@ -20,7 +20,7 @@ def base() -> ConfigDict:
     config.data.valid_clips = 48
     # Clips whose motion gives the statistics that normalise coefficients.
     config.data.codec_clips = 300
-    config.data.template_code_size = 12
+    config.data.template_code_size = 16
 
     config.pipeline = ConfigDict(
         dict(
@@ -28,7 +28,7 @@ def base() -> ConfigDict:
             seed=0,
             max_seconds=4.0,
             bucket_seconds=(4.0,),
-            track_shares=(0.3, 0.3, 0.4),
+            track_shares=(0.2, 0.2, 0.6),
             gain_db=2.0,
             num_workers=0,
             prefetch=4,

@@ -176,11 +176,13 @@ def make_example(
     to_model = np.array([labels.index(name) if name in labels else -1 for name in record["labels"]] + [-1], np.int32)
     intensity = record["intensity"].astype(np.float32)[frames]
     start = offset / axes.SAMPLE_RATE
+    emotion = to_model[record["emotion"][frames]]
     example = dict(
         waveform=waveform.astype(np.float32),
-        emotion=to_model[record["emotion"][frames]],
+        emotion=emotion,
         intensity=np.nan_to_num(intensity),
-        intensity_mask=np.isfinite(intensity).astype(np.float32),
+        # Intensity is how strong the emotion is if there is one; whether there is one is the category's to say.
+        intensity_mask=(np.isfinite(intensity) & (emotion != 0)).astype(np.float32),
         boundary=boundary_targets(record["segments"], axes.speech_frame_times(T) + start),
         seed=np.uint32(rng.integers(2**32)),
     )

@@ -48,7 +48,7 @@ class Emotion:
     Attributes:
       embedding: [B, T, C], the continuous embedding e_t.
       logits: [B, T, K].
-      intensity: [B, T] in [0, 1].
+      intensity: [B, T] in [0, 1], how strong the emotion is if there is one; the logits say whether there is one.
       boundary_logits: [B, T], positive where the emotion changes near this frame.
     """
 

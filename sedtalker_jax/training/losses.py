@@ -22,7 +22,7 @@ class LossConfig:
 
     Attributes:
       category: cross-entropy of the emotion per labelled frame, weighted by class.
-      intensity: squared error of the intensity per frame that has one.
+      intensity: squared error of the intensity per emotional frame that has one.
       boundary: binary cross-entropy of "the emotion changes here".
       vertices: mean squared vertex error, in units of the training motion's mean squared displacement.
       lips, upper_face: the same over one region, in units of that region's.
