@@ -61,7 +61,7 @@ class Observer:
     num_clips: int
 
 
-def ideal_observer(map_clips: MapFunction, title: str | None = None, takes: int = _TAKES) -> Observer:
+def ideal_observer(map_clips: MapFunction, title: str | None = None, takes: int = _TAKES, trees: int = 300) -> Observer:
     """A random forest on the seven voice-normalised statistics of single-emotion clips, eight balanced classes.
 
     Cross-validated by voice. The interval is a 95% bootstrap over voices. Beside it: the same forest without knowing the
@@ -70,6 +70,7 @@ def ideal_observer(map_clips: MapFunction, title: str | None = None, takes: int 
     Args:
       map_clips: a map over worlds of calibration_rules, subset SUBSET.
       takes: clips per voice and emotion.
+      trees: of the forest.
     """
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.model_selection import GroupKFold, cross_val_predict
@@ -82,7 +83,7 @@ def ideal_observer(map_clips: MapFunction, title: str | None = None, takes: int 
     truth = np.stack([row[3] for row in rows])
 
     def predict(features: np.ndarray) -> np.ndarray:
-        forest = RandomForestClassifier(300, min_samples_leaf=2, random_state=0)
+        forest = RandomForestClassifier(trees, min_samples_leaf=2, random_state=0)
         return cross_val_predict(forest, features, labels, groups=voices, cv=GroupKFold(8))
 
     normalised = normalise_by_voice(statistics, voices)
@@ -93,7 +94,7 @@ def ideal_observer(map_clips: MapFunction, title: str | None = None, takes: int 
     draws = per_voice[rng.integers(len(per_voice), size=(2000, len(per_voice)))].mean(axis=1)
     confusion = np.zeros((len(CANONICAL), len(CANONICAL)), dtype=int)
     np.add.at(confusion, (labels, predicted), 1)
-    forest = RandomForestClassifier(300, min_samples_leaf=2, random_state=0).fit(normalised, labels)
+    forest = RandomForestClassifier(trees, min_samples_leaf=2, random_state=0).fit(normalised, labels)
     return Observer(
         accuracy=float(correct.mean()),
         interval=(float(np.percentile(draws, 2.5)), float(np.percentile(draws, 97.5))),
@@ -125,7 +126,7 @@ def join_windows(world: World, split: str, index: int, width_s: float = 0.1) -> 
     return result
 
 
-def join_detectability(windows: Sequence[tuple[np.ndarray, bool, str]]) -> dict[str, float]:
+def join_detectability(windows: Sequence[tuple[np.ndarray, bool, str]], trees: int = 300) -> dict[str, float]:
     """Balanced accuracy with which a classifier tells joins with a change from joins without, cross-validated by voice.
 
     {"balanced_accuracy", "joins", "changed"}; 0.5 is chance.
@@ -137,7 +138,7 @@ def join_detectability(windows: Sequence[tuple[np.ndarray, bool, str]]) -> dict[
     features = np.stack([window[0] for window in windows])
     changed = np.array([window[1] for window in windows])
     voices = np.array([window[2] for window in windows])
-    forest = RandomForestClassifier(300, min_samples_leaf=3, class_weight="balanced", random_state=0)
+    forest = RandomForestClassifier(trees, min_samples_leaf=3, class_weight="balanced", random_state=0)
     predicted = cross_val_predict(forest, features, changed, groups=voices, cv=GroupKFold(5))
     return {
         "balanced_accuracy": float(balanced_accuracy_score(changed, predicted)),

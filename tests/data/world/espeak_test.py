@@ -18,9 +18,7 @@ def espeak():
 
 
 def spoken(pitch_st=0.0, range_log2=0.0, rate_log2=0.0, pause_after=None):
-    return [
-        SpokenWord(word, pitch_st, range_log2, rate_log2, 0.3 if i == pause_after else 0.0) for i, word in enumerate(TEXT)
-    ]
+    return [SpokenWord(word, pitch_st, range_log2, rate_log2, 0.3 if i == pause_after else 0.0) for i, word in enumerate(TEXT)]
 
 
 def median_pitch(speech):

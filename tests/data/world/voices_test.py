@@ -39,8 +39,9 @@ def test_two_thirds_of_the_sentences_close_the_lips_often():
 
 def test_words_of_a_clip_stay_in_the_range():
     low, high = RULES["sentences"]["words_per_clip"]
+    pool = sentences(RULES)["valid"]
     for seed in range(50):
-        text, words = clip_words(RULES, sentences(RULES)["valid"], np.random.default_rng(seed))
+        text, words = clip_words(RULES, pool, np.random.default_rng(seed))
         assert low <= len(words) <= high and text.split() == words
 
 

@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+
+from sedtalker_jax.data.world import calibration, report
+from sedtalker_jax.data.world.clip import World, plan_clip, speak
+from sedtalker_jax.data.world.rules import load_rules
+
+RULES = load_rules("configs/world_rules.toml")
+
+
+def rows(separation, seed=0):
+    """What single_emotion_statistics would return if the classes lay `separation` standard deviations apart."""
+    rng = np.random.default_rng(seed)
+    centres = separation * rng.standard_normal((8, 7))
+    voices = 10.0 * rng.standard_normal((32, 7))
+
+    def map_clips(function, jobs, title=None):
+        for (index,) in jobs:
+            label, voice = index // 32 % 8, index % 32
+            yield centres[label] + voices[voice] + rng.standard_normal(7), f"voice {voice}", label, centres[label]
+
+    return map_clips
+
+
+def test_the_observer_knows_clear_classes_and_guesses_at_noise():
+    clear = calibration.ideal_observer(rows(3.0), takes=1, trees=30)
+    noise = calibration.ideal_observer(rows(0.0), takes=1, trees=30)
+    assert clear.accuracy > 0.9 and clear.interval[0] > 0.85
+    assert clear.accuracy > clear.without_voice + 0.1, "normalising by voice must help where voices differ"
+    assert clear.true_parameters > 0.95
+    assert abs(noise.accuracy - 0.125) < 0.08
+    assert clear.confusion.sum() == clear.num_clips == 256
+
+
+def test_the_join_test_finds_a_planted_sign_and_nothing_else():
+    rng = np.random.default_rng(0)
+    changed = rng.random(400) < 0.5
+    features = rng.standard_normal((400, 20)).astype(np.float32)
+    voices = [f"voice {i % 10}" for i in range(400)]
+    blind = calibration.join_detectability(list(zip(features, changed, voices, strict=True)), trees=40)
+    assert abs(blind["balanced_accuracy"] - 0.5) < 0.08
+    features[:, 3] += 3.0 * changed
+    seen = calibration.join_detectability(list(zip(features, changed, voices, strict=True)), trees=40)
+    assert seen["balanced_accuracy"] > 0.85
+    assert seen["joins"] == 400
+
+
+def test_calibration_rules_change_only_what_they_must():
+    own = calibration.calibration_rules(RULES, full_intensity=True)
+    assert own["timeline"]["intensity"] == [1.0, 1.0]
+    assert RULES["timeline"]["intensity"] != [1.0, 1.0] and calibration.SUBSET not in RULES["subsets"]
+    assert own["expression"] == RULES["expression"]
+
+
+def test_measures_of_real_clips():
+    pytest.importorskip("espeakng_loader", reason="the world speaks with espeakng-loader (requirements-world.txt)")
+    world = World(calibration.calibration_rules(RULES), calibration.SUBSET)
+    try:
+        statistics, voice, label, _ = calibration.single_emotion_statistics(world, 32 * 3)
+        assert label == 3 and voice.startswith("train-") and np.isfinite(statistics).all()
+        for index in range(10):
+            windows = calibration.join_windows(world, "train", index)
+            plan = plan_clip(world, "train", index)
+            assert [w[1] for w in windows] == list(plan.timeline.changes)
+            for features, _, _ in windows:
+                # 100 ms in windows of 20 ms by 10 ms, 16 bands, each band without its mean.
+                assert features.shape == (9 * 16,)
+                np.testing.assert_allclose(features.reshape(9, 16).mean(axis=0), 0.0, atol=1e-4)
+        residual = calibration.additive_residual(world, 0)
+        assert residual["mouth"] > 0.10
+        summary = report.clip_summary(world, "train", 0)
+        assert sum(summary["frames"]) > 50 and summary["duration_s"] > 1.5
+        loud = speak(world, plan_clip(world, "train", 1, single_label=1), distort=False)
+        soft = speak(world, plan_clip(world, "train", 1, single_label=5), distort=False)
+        assert np.sqrt(np.mean(loud.waveform**2)) > 1.5 * np.sqrt(np.mean(soft.waveform**2))
+    finally:
+        world.close()
+
+
+def test_a_report_that_cannot_be_written_is_one_line(capsys):
+    assert report.main(["--out", "/proc/none", "--quiet"]) == 2
+    message = capsys.readouterr().err
+    assert "/proc/none" in message and message.count("\n") == 1
