@@ -97,6 +97,7 @@ def _problem(spec, mode, names, args) -> list[dict]:
             "implementation": name,
             "median_ms": 1e3 * median,
             "quartiles_ms": [1e3 * float(q) for q in np.quantile(times[name], (0.25, 0.75))],
+            "min_ms": 1e3 * min(times[name]),
             "rounds": len(times[name]),
             "temporary_MiB": None if temporary is None else temporary / 2**20,
             "effective_GB_per_s": total.memory_bytes / median / 1e9,
@@ -107,7 +108,10 @@ def _problem(spec, mode, names, args) -> list[dict]:
             row |= {"bound_by": limit, "share_of_roofline": seconds / median}
         rows.append(row)
     best = min((r["median_ms"] for r in rows if r["implementation"] in BASELINES), default=None)
+    least = min((r["min_ms"] for r in rows if r["implementation"] in BASELINES), default=None)
     for row in rows:
+        # Of the fastest rounds as well: on a machine that others use, medians measure the others.
+        row["speedup_of_minima"] = None if least is None else least / row["min_ms"]
         row["speedup_over_best_baseline"] = None if best is None else best / row["median_ms"]
         _print(row)
     return rows
@@ -146,10 +150,11 @@ def _print(row: dict) -> None:
     low, high = row["quartiles_ms"]
     memory = "-" if row["temporary_MiB"] is None else f"{row['temporary_MiB']:.0f}"
     ratio = "-" if row["speedup_over_best_baseline"] is None else f"{row['speedup_over_best_baseline']:.2f}"
+    minima = "" if row["speedup_of_minima"] is None else f", {row['speedup_of_minima']:.2f}x by minima"
     share = f"  {row['share_of_roofline']:.0%} of {row['bound_by']}" if "bound_by" in row else ""
     print(
         f"{row['spec']:15s} {row['dtype']:9s} {row['mode']:17s} {row['implementation']:12s} {row['median_ms']:9.2f} ms "
-        f"[{low:.2f}, {high:.2f}]  temp {memory:>5s} MiB  {ratio}x of the best baseline{share}",
+        f"[{low:.2f}, {high:.2f}] min {row['min_ms']:.2f}  temp {memory:>5s} MiB  {ratio}x of the best baseline{minima}{share}",
         flush=True,
     )
 

@@ -63,7 +63,7 @@ def work(spec: ArgSpec, backward: bool, chunk: int = 64) -> Work:
 
 def device_named(kind: str) -> Device | None:
     """The entry whose name occurs in a device kind such as "NVIDIA H200", or None."""
-    normal = kind.lower().replace("lite", "e")
+    normal = kind.lower().replace(" lite", "e")
     for device in DEVICES:
         if all(word in normal for word in device.name.lower().split()):
             return device
