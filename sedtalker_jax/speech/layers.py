@@ -15,6 +15,7 @@ from sedtalker_jax.axes import SpeechFeatures, SpeechMask
 from sedtalker_jax.speech.config import SpeechEncoderConfig
 from sedtalker_jax.speech.positional_convolution import positional_convolution
 
+_SUM_CHUNK = 128
 _EPSILON = 1e-5  # torch's default for the feature extractor's norms, whatever layer_norm_eps says.
 
 
@@ -69,9 +70,18 @@ class ChannelNormOverTime(nn.Module):
         weights = valid.astype(statistics)
         weights = weights / jnp.maximum(weights.sum(axis=1, keepdims=True), 1.0)
         y = x.astype(statistics)
-        y = y - jnp.einsum("bt,btd->bd", weights, y)[:, None]
-        variance = jnp.einsum("bt,btd->bd", weights, jnp.square(y))[:, None]
+        y = y - _sum_over_time(weights, y)[:, None]
+        variance = _sum_over_time(weights, jnp.square(y))[:, None]
         return (y * (lax.rsqrt(variance + _EPSILON) * scale) + bias).astype(self.dtype)
+
+
+def _sum_over_time(weights: Float[Array, "B T"], y: Float[Array, "B T D"]) -> Float[Array, "B D"]:
+    """Weighted sum over frames, by chunks: one running float32 sum of thousands of frames loses 1e-5 of its value."""
+    B, T, D = y.shape
+    whole = T - T % _SUM_CHUNK
+    chunks = (B, whole // _SUM_CHUNK, _SUM_CHUNK)
+    by_chunk = jnp.einsum("bnt,bntd->bnd", weights[:, :whole].reshape(chunks), y[:, :whole].reshape(*chunks, D))
+    return by_chunk.sum(axis=1) + jnp.einsum("bt,btd->bd", weights[:, whole:], y[:, whole:])
 
 
 class Convolution(nn.Module):
