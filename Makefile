@@ -27,7 +27,7 @@ $(VENV)/.dev: requirements.txt requirements-world.txt requirements-dev.txt | $(V
 	@touch $@ $(VENV)/.world
 
 demo: $(VENV)/.world
-	$(PY) -m sedtalker_jax.data.synthetic --rules configs/world_rules.toml --subset demo --out runs/world-demo --workers $(WORKERS)
+	$(PY) -m sedtalker_jax.data.synthetic --rules configs/world_rules.toml --subset demo --out runs/world-demo --workers $(WORKERS) --overwrite
 	$(PY) train.py --config=configs/demo.py --workdir=runs/demo
 	$(PY) evaluate.py --config=configs/demo.py --workdir=runs/demo
 	$(PY) -m sedtalker_jax diarize runs/demo/speech.wav --checkpoint runs/demo --out runs/demo/speech.rttm

@@ -37,7 +37,7 @@ def base() -> ConfigDict:
 
     model = ConfigDict()
     model.labels = LABELS
-    model.sharpness = 2.0
+    model.sharpness = 1.5
     # The encoder family's module at a tiny size. It can't learn pitch from scratch in minutes, so acoustic features join it.
     model.encoder = ConfigDict(
         dict(
@@ -79,10 +79,10 @@ def base() -> ConfigDict:
     config.loss = ConfigDict(
         dict(
             category=1.0,
-            intensity=4.0,
+            intensity=6.0,
             boundary=0.1,
             vertices=0.5,
-            lips=1.0,
+            lips=1.5,
             upper_face=0.5,
             velocity=0.3,
             moe_balance=0.01,
@@ -92,7 +92,7 @@ def base() -> ConfigDict:
     config.optim = ConfigDict(
         dict(
             name="adamw",
-            learning_rate=2e-3,
+            learning_rate=2.5e-3,
             warmup_steps=80,
             final_fraction=0.02,
             weight_decay=0.02,

@@ -128,12 +128,12 @@ def check_output(path: str | os.PathLike, suffixes: Sequence[str]) -> pathlib.Pa
       UserError: unknown suffix, missing or unwritable folder, or a folder stands where the file should go.
     """
     target = pathlib.Path(path)
+    if target.is_dir():
+        raise UserError(f"{target}: is a folder; name a file")
     if target.suffix.lower() not in {suffix.lower() for suffix in suffixes}:
         raise UserError(
             f"{target}: unknown kind of output {target.suffix or '(no suffix)'!r}; use one of {', '.join(suffixes)}"
         )
-    if target.is_dir():
-        raise UserError(f"{target}: is a folder; name a file")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         # Asking the file system is the only reliable test: permission bits mean nothing to a superuser or on a read-only mount.
