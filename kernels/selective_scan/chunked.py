@@ -86,14 +86,25 @@ def _forward_group(args: ScanArgs, options: ScanOptions, exp2):
     dtype = compute_dtype(args)
     A2 = args.A.T * LOG2_E
     length = args.u.shape[1]
-    # Time first, so that a step reads one contiguous block.
-    shared = dict.fromkeys(SHARED)
-    steps = jax.vmap(lambda one: _chunk_steps(one, options.chunk, dtype), out_axes=2)(
-        args._replace(**shared, initial_state=None)
-    )
+    pad = -length % options.chunk
+    arrays = {n: getattr(args, n) for n in ("u", "delta", "B", "C", "z", "valid", "keep")}
+    if pad:
+        if args.valid is None:
+            arrays["valid"] = jnp.ones(args.u.shape[:2], dtype)
+        for name, x in arrays.items():
+            if x is not None:
+                widths = ((0, 0), (0, pad)) + ((0, 0),) * (x.ndim - 2)
+                arrays[name] = jnp.pad(x, widths, constant_values=1.0 if name == "keep" else 0.0)
+
+    def steps_of(c):
+        # Time first, so that a step reads one contiguous block. Chunk by chunk: a copy of the whole would be as large as u.
+        def pick(x):
+            return jnp.moveaxis(jax.lax.dynamic_slice_in_dim(x, c * options.chunk, options.chunk, axis=1), 1, 0)
+
+        return {name: None if x is None else pick(x) for name, x in arrays.items()}
 
     def chunk_step(h, c):
-        entering = h
+        entering, c = h, steps_of(c)
         delta, x = _prologue(c["u"], c["delta"], args.delta_bias, c["valid"], options.delta_softplus, dtype)
 
         def step(h, t):
@@ -110,7 +121,7 @@ def _forward_group(args: ScanArgs, options: ScanOptions, exp2):
         return h, (y, entering)
 
     start = jnp.swapaxes(args.initial_state, 1, 2)
-    final, (y, entering) = jax.lax.scan(chunk_step, start, steps, reverse=options.reverse)
+    final, (y, entering) = jax.lax.scan(chunk_step, start, jnp.arange((length + pad) // options.chunk), reverse=options.reverse)
     y = y.reshape((-1,) + y.shape[2:])[:length]
     return jnp.moveaxis(y, 0, 1), jnp.swapaxes(final, 1, 2), jnp.moveaxis(entering, 0, 1)
 

@@ -24,6 +24,7 @@ import inspect
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
@@ -146,6 +147,11 @@ def _sigmoid(x):
     return 1.0 / (1.0 + jnp.exp2(-LOG2_E * x))
 
 
+def _fori_loop(lower, upper, body, carry):
+    # With x64 enabled the index would have 64 bits.
+    return jax.lax.fori_loop(lower, upper, lambda i, carry: body(jax.lax.convert_element_type(i, jnp.int32), carry), carry)
+
+
 class _Stream:
     """Tiles of step-wise arrays, copied one ahead into two slots of shared memory.
 
@@ -160,7 +166,7 @@ class _Stream:
     def _start(self, k):
         # A barrier: nobody may still read the slot that is overwritten.
         plgpu.commit_smem()
-        slot = jax.lax.rem(k, 2)
+        slot = jax.lax.rem(k, np.int32(2))
         for name in self.names:
             columns = slice(None) if name == "per_step" else pl.ds(self.channel * LANES, LANES)
             plgpu.copy_gmem_to_smem(
@@ -176,7 +182,7 @@ class _Stream:
         def _():
             self._start(k + 1)
 
-        slot = jax.lax.rem(k, 2)
+        slot = jax.lax.rem(k, np.int32(2))
         plgpu.barrier_wait(self.refs["barrier"].at[slot])
         return self.locate(k) * self.steps, slot
 
@@ -245,17 +251,17 @@ def _forward_kernel(*refs, names, plan: _Plan):
             r["y"][k.example, first + i, k.here] = y_t.astype(r["y"].dtype)
             return tuple(following)
 
-        return jax.lax.fori_loop(0, plan.tile, step, h)
+        return _fori_loop(0, plan.tile, step, h)
 
     def chunk_body(chunk, h):
         index = plan.chunks - 1 - chunk if plan.reverse else chunk
         for n in states:
             r["entering"][k.example, index, n, k.here] = h[n]
         per_chunk = plan.steps // plan.tile
-        return jax.lax.fori_loop(chunk * per_chunk, (chunk + 1) * per_chunk, tile_body, h)
+        return _fori_loop(chunk * per_chunk, (chunk + 1) * per_chunk, tile_body, h)
 
     h = tuple(r["initial_state"][k.example, n, k.here] for n in states)
-    h = jax.lax.fori_loop(0, plan.chunks, chunk_body, h)
+    h = _fori_loop(0, plan.chunks, chunk_body, h)
     for n in states:
         r["final"][k.example, n, k.here] = h[n]
 
@@ -267,7 +273,7 @@ def _backward_kernel(*refs, names, plan: _Plan):
     walk = 2 * pieces - 1  # forwards through all pieces but the last, then backwards through all
 
     def locate(t):
-        chunk, place = t // walk, jax.lax.rem(t, walk)
+        chunk, place = t // walk, jax.lax.rem(t, np.int32(walk))
         place = jnp.where(place < pieces - 1, place, 2 * pieces - 2 - place)
         if plan.reverse:
             return chunk * pieces + pieces - 1 - place
@@ -309,7 +315,7 @@ def _backward_kernel(*refs, names, plan: _Plan):
         _, slot = stream.next(t)
         for n in states:
             r["before_piece"][place, n, :] = h[n]
-        h = jax.lax.fori_loop(0, piece, lambda i, h: advance(slot, in_time(i), h)[1], h)
+        h = _fori_loop(0, piece, lambda i, h: advance(slot, in_time(i), h)[1], h)
         return chunk, h
 
     def second_pass(t, carry):
@@ -331,7 +337,7 @@ def _backward_kernel(*refs, names, plan: _Plan):
                 r["dz"][k.example, first + i, k.here] = (dz_factor * y_t).astype(r["dz"].dtype)
             return h
 
-        jax.lax.fori_loop(0, piece, recompute, h)
+        _fori_loop(0, piece, recompute, h)
         reduce_rows("dC", first)
 
         def adjoint(i, carry):
@@ -364,7 +370,7 @@ def _backward_kernel(*refs, names, plan: _Plan):
             r["d_delta"][k.example, first + i, k.here] = d_delta.astype(r["d_delta"].dtype)
             return tuple(g_following), tuple(sum_following), sum_D, sum_bias + d_delta
 
-        g, sum_A, sum_D, sum_bias = jax.lax.fori_loop(0, piece, adjoint, (g, sum_A, sum_D, sum_bias))
+        g, sum_A, sum_D, sum_bias = _fori_loop(0, piece, adjoint, (g, sum_A, sum_D, sum_bias))
         reduce_rows("dB", first)
         # The next piece to be walked, one before this one; any piece will do after the chunk's first.
         place = jnp.maximum(chunk * walk + 2 * pieces - 3 - t, 0)
@@ -375,14 +381,14 @@ def _backward_kernel(*refs, names, plan: _Plan):
         index = chunk if plan.reverse else plan.chunks - 1 - chunk
         h = tuple(r["entering"][k.example, index, n, k.here] for n in states)
         middle = chunk * walk + pieces - 1
-        _, h = jax.lax.fori_loop(chunk * walk, middle, first_pass, (chunk, h))
-        return jax.lax.fori_loop(middle, (chunk + 1) * walk, second_pass, (chunk, h, *carry))[2:]
+        _, h = _fori_loop(chunk * walk, middle, first_pass, (chunk, h))
+        return _fori_loop(middle, (chunk + 1) * walk, second_pass, (chunk, h, *carry))[2:]
 
     g = tuple(r["d_final"][k.example, n, k.here] for n in states)
     # One word per thread, like everything else that the loops carry; a bare zero would be one word for all.
     zero = plgpu.layout_cast(jnp.zeros_like(g[0]), plgpu.Layout.WG_STRIDED((LANES,), vec_size=1))
     carry = (g, tuple(zero for _ in states), zero, zero)
-    g, sum_A, sum_D, sum_bias = jax.lax.fori_loop(0, plan.chunks, chunk_body, carry)
+    g, sum_A, sum_D, sum_bias = _fori_loop(0, plan.chunks, chunk_body, carry)
     for n in states:
         r["d_initial_state"][k.example, n, k.here] = g[n]
         r["dA"][k.example, n, k.here] = sum_A[n]
