@@ -86,9 +86,9 @@ def random_batch(size: int, *, seconds: float = 1.0, seed: int = 0, fps: float =
             lengths=lengths,
             emotion=np.where(valid > 0, emotion, -1).astype(np.int32),
             intensity=rng.random((size, T)).astype(dtype),
-            intensity_mask=valid * (rng.random((size, T)) < 0.7),
+            intensity_mask=(valid * (rng.random((size, T)) < 0.7)).astype(dtype),
             boundary=(rng.random((size, T)) < 0.1).astype(dtype),
-            boundary_mask=valid,
+            boundary_mask=valid.astype(dtype),
             seed=seeds,
         ),
         "face": dict(

@@ -118,7 +118,9 @@ class JointObjective:
 
     def _frame_weights(self, part):
         labelled = part["emotion"] >= 0
-        return jnp.where(labelled, jnp.asarray(self.class_weights, jnp.float32)[part["emotion"]], 0.0)
+        # In the format of the data, so that a double-precision run has double-precision weights.
+        weights = jnp.asarray(self.class_weights, part["intensity"].dtype)
+        return jnp.where(labelled, weights[part["emotion"]], 0.0)
 
     def _speech_sums(self, part, emotion):
         K = emotion.logits.shape[-1]

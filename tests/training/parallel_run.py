@@ -15,6 +15,7 @@ parser = argparse.ArgumentParser()
 parser.add_argument("out")
 parser.add_argument("--mode", default="pmap")
 parser.add_argument("--fsdp", type=int, default=1)
+parser.add_argument("--accumulation", type=int, default=1)
 parser.add_argument("--devices", type=int, default=1)
 parser.add_argument("--process", type=int, default=0)
 parser.add_argument("--processes", type=int, default=1)
@@ -45,7 +46,7 @@ def main() -> None:
     model = tiny_model(dtype="float64")
     batch = random_batch(8, dtype=np.float64)
     objective = tiny_objective(model)
-    optimizer = optax.sgd(0.05)
+    optimizer = optax.sgd(0.005)
     parallel = Parallel(ParallelConfig(mode=arguments.mode, fsdp=arguments.fsdp, fsdp_min_size=256))
 
     params = random_params(model, batch, dtype=np.float64)
@@ -57,13 +58,24 @@ def main() -> None:
     abstract = jax.eval_shape(create)
 
     def differentiate(state, batch, axis_name):
-        gradient, terms = gradients(state.params, batch, state.step, objective=objective, axis_name=axis_name)
+        gradient, terms = gradients(
+            state.params,
+            batch,
+            state.step,
+            objective=objective,
+            accumulation=arguments.accumulation,
+            axis_name=axis_name,
+        )
         return state.replace(params=gradient), terms
 
     local = jax.tree.map(lambda x: x[arguments.process :: arguments.processes], batch)
     placed = parallel.place_batch(local)
     step1, _ = parallel.wrap_step(differentiate, abstract, donate=False)(state, placed)
-    step = parallel.wrap_step(functools.partial(train_step, objective=objective, optimizer=optimizer), abstract, donate=False)
+    step = parallel.wrap_step(
+        functools.partial(train_step, objective=objective, optimizer=optimizer, accumulation=arguments.accumulation),
+        abstract,
+        donate=False,
+    )
     before = state.params
     for _ in range(5):
         state, _ = step(state, placed)

@@ -1,4 +1,5 @@
-"""One device equals four, pmap equals the sharded jit, one process equals two, with all randomness on."""
+"""One device equals four, pmap equals the sharded jit, one process equals two, micro-batches with unequal masks equal the whole
+batch: all with randomness on."""
 
 import socket
 import subprocess
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 LAYOUTS = {
+    "pmap, 1 device, 4 micro-batches": dict(mode="pmap", devices=1, accumulation=4),
     "pmap, 4 devices": dict(mode="pmap", devices=4),
     "jit, 1 device": dict(mode="jit", devices=1),
     "jit, 4 devices, state sharded over 2": dict(mode="jit", devices=4, fsdp=2),
@@ -22,10 +24,10 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def run(out, *, mode, devices, processes=1, fsdp=1) -> dict[str, np.ndarray]:
+def run(out, *, mode, devices, processes=1, fsdp=1, accumulation=1) -> dict[str, np.ndarray]:
     port = free_port()
     command = [sys.executable, "-m", "tests.training.parallel_run", str(out), "--mode", mode, "--devices", str(devices)]
-    command += ["--fsdp", str(fsdp), "--processes", str(processes), "--port", str(port)]
+    command += ["--fsdp", str(fsdp), "--accumulation", str(accumulation), "--processes", str(processes), "--port", str(port)]
     started = [
         subprocess.Popen([*command, "--process", str(i)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         for i in range(processes)
