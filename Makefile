@@ -47,5 +47,22 @@ lint: $(VENV)/.dev
 world-report: $(VENV)/.world
 	$(PY) -m sedtalker_jax.data.world.report --rules configs/world_rules.toml --out runs/world-report
 
+# make aot-tpu / aot-gpu   compile the kernels for chips that are not here (libtpu and CUDA have licence terms of their own)
+.PHONY: aot-tpu aot-gpu test-newest
+aot-tpu:
+	test -x .aot/tpu/bin/python || { $(PYTHON) -m venv .aot/tpu && .aot/tpu/bin/pip install --quiet "jax[tpu]==0.10.2" absl-py==2.5.1; }
+	mkdir -p build && .aot/tpu/bin/python -m kernels.aot --target v5e,v5p,v6e --out build/aot_tpu.json
+
+aot-gpu:
+	test -x .aot/gpu/bin/python || { $(PYTHON) -m venv .aot/gpu && .aot/gpu/bin/pip install --quiet "jax[cuda13]==0.10.2" absl-py==2.5.1; }
+	mkdir -p build && .aot/gpu/bin/python -m kernels.aot --target h200 --out build/aot_gpu.json
+
+# make test-newest   the suite on Python 3.12+ with the newest jax and flax pair (NEWEST=/path/to/python3.12)
+NEWEST ?= python3.12
+test-newest:
+	test -x .venv-newest/bin/python || $(NEWEST) -m venv .venv-newest
+	.venv-newest/bin/pip install --quiet -r requirements-dev.txt
+	.venv-newest/bin/python -m pytest -n 2 $(TESTS)
+
 clean:
 	rm -rf runs .pytest_cache .ruff_cache

@@ -12,7 +12,6 @@ from sedtalker_jax.training.state import TrainState
 from sedtalker_jax.training.step import gradients, train_step
 from tests.support import random_batch, random_params, tiny_model, tiny_objective
 
-
 LEARNING_RATE = 0.02
 
 
