@@ -183,3 +183,12 @@ def test_a_written_track_drives_the_face(smoke_checkpoint, speech, tmp_path, cap
     assert main(["animate", str(speech), *checkpoint, "--track", str(track), "--out", str(out)]) == 0
     assert main(["diarize", str(speech), *checkpoint]) == 0
     assert "intensity" in capsys.readouterr().out
+
+
+def test_real_recordings_give_frames_of_their_length(samples, smoke_checkpoint, tmp_path):
+    recordings = sorted((samples / "speech").glob("*.wav"))
+    assert len(recordings) == 4
+    for path in recordings:
+        out = tmp_path / "x.npy"
+        assert main(["animate", str(path), "--checkpoint", str(smoke_checkpoint), "--out", str(out)]) == 0
+        assert abs(len(np.load(out, mmap_mode="r")) - soundfile.info(path).duration * 30) <= 1

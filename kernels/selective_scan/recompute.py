@@ -18,8 +18,8 @@ from kernels.selective_scan import chunked
 from kernels.selective_scan.arguments import SHARED, ScanArgs, ScanOptions
 
 _PALLAS = ("pallas_gpu", "pallas_tpu")
-# What the default picks beside `chunked`. pallas_gpu is not here: it compiles for Hopper and agrees under the interpreter, but has
-# not run on a GPU yet, and a default must have. It is there by name.
+# What the default picks beside `chunked`. pallas_gpu is not here: it compiles for Hopper and agrees under the interpreter,
+# but has not run on a GPU yet, and a default must have. It is there by name.
 _BEST = {"tpu": "pallas_tpu"}
 
 
