@@ -1,4 +1,4 @@
-"""Runs every test on the CPU, with flags parsed and one thread per numeric library for repeatable timing of the suite."""
+"""Runs every test on the CPU, with absl flags parsed; builds the world and the checkpoint that several tests read."""
 
 import os
 
