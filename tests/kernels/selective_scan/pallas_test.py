@@ -98,13 +98,23 @@ def test_gradients_through_the_public_function():
     _assert_same(got, exact, "float32")
 
 
-@pytest.mark.parametrize("platform", ["tpu", "cuda"])
-def test_the_platform_lowered_for_picks_the_kernel(platform):
+def _lowered_gradient(platform: str, **choice) -> str:
     # Lowered on a CPU host: a choice by jax.default_backend() would hold the CPU form.
     arrays, options = ArgSpec("picked", 2, 32, 256, 4).abstract()
-    function = jax.jit(jax.grad(lambda a: jnp.sum(selective_scan(**a, **options))))
-    text = function.trace(arrays).lower(lowering_platforms=(platform,)).as_text()
-    assert ("tpu_custom_call" if platform == "tpu" else "mosaic_gpu") in text
+    function = jax.jit(jax.grad(lambda a: jnp.sum(selective_scan(**a, **options, **choice))))
+    return function.trace(arrays).lower(lowering_platforms=(platform,)).as_text()
+
+
+def test_the_platform_lowered_for_picks_the_kernel():
+    text = _lowered_gradient("tpu")
+    assert "tpu_custom_call" in text
+    assert "stablehlo.while" not in text
+
+
+def test_a_kernel_that_is_no_default_is_reached_by_name_alone():
+    assert "mosaic_gpu" not in _lowered_gradient("cuda")
+    text = _lowered_gradient("cuda", implementation="pallas_gpu")
+    assert "mosaic_gpu" in text
     assert "stablehlo.while" not in text
 
 
