@@ -32,7 +32,6 @@ from sedtalker_jax.evaluation.animation_metrics import (
     motion_dynamics,
     paired_diversity,
     r_squared,
-    read_vertex_list,
     spectral_error,
     transition_jerk_ratio,
     upper_face_dynamics_deviation,

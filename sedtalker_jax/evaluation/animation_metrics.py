@@ -9,7 +9,6 @@ clip; means over clips weigh clips equally (`sequence-weighted`) or by their fra
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -352,36 +351,6 @@ def expression_coefficient_error(
 
 
 # ---- sets of vertices, clips of different length ----
-
-
-def read_vertex_list(path: str | Path, num_vertices: int | None = None) -> Int[np.ndarray, " v"]:
-    """Reads vertex indices from a text file (separated by commas, spaces or lines, as in `regions/lve.txt`) or a .npy file.
-
-    Args:
-      num_vertices: of the mesh; indices are checked against it when given.
-
-    Returns:
-      Sorted unique int64 indices (some published masks list vertices twice).
-
-    Raises:
-      UserError: missing file, anything but whole numbers, an index outside the mesh.
-    """
-    source = Path(path)
-    try:
-        if source.suffix == ".npy":
-            values = np.load(source, allow_pickle=False).ravel()
-        else:
-            values = np.array([int(word) for word in source.read_text().replace(",", " ").split()], np.int64)
-    except FileNotFoundError as error:
-        raise UserError(f"{source}: no such file; give a list of vertex indices") from error
-    except (OSError, ValueError, UnicodeDecodeError) as error:
-        raise UserError(f"{source}: not a list of vertex indices ({error})") from error
-    if not len(values) or not np.issubdtype(values.dtype, np.integer):
-        raise UserError(f"{source}: holds no whole-number vertex indices")
-    vertices = np.unique(values.astype(np.int64))
-    if vertices[0] < 0 or (num_vertices is not None and vertices[-1] >= num_vertices):
-        raise UserError(f"{source}: index {vertices[[0, -1]].tolist()} lies outside a mesh of {num_vertices} vertices")
-    return vertices
 
 
 def cut_to_shorter(

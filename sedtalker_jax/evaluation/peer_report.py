@@ -10,9 +10,10 @@ import numpy as np
 
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.evaluation import report
-from sedtalker_jax.evaluation.face_files import MESH_SUFFIXES, animation_regions, read_templates
+from sedtalker_jax.evaluation.face_files import animation_regions
 from sedtalker_jax.evaluation.peers import BlendshapeBasis, PeerScores, find_motion_files, score_directories
 from sedtalker_jax.evaluation.table import write_metrics_json
+from sedtalker_jax.face.mesh_files import MESH_SUFFIXES, read_templates
 
 
 def evaluate_directories(
@@ -35,10 +36,10 @@ def evaluate_directories(
     Args:
       predictions: directories, or NAME=DIRECTORY; the first is the system under test. A directory's name is its system's name.
       references: directory of true motion.
-      regions: region file or folder (face_files.read_regions): FLAME_masks.pkl, regions/, face_space.npz.
+      regions: region file or folder (mesh_files.read_regions): FLAME_masks.pkl, regions/, face_space.npz.
       out: directory for the results; None writes nothing.
       num_vertices: of the mesh; by default read from the templates or from the first reference's last axis.
-      templates: templates.pkl, an .npz, a mesh or a folder of meshes (face_files.read_templates); without, no FDD.
+      templates: templates.pkl, an .npz, a mesh or a folder of meshes (mesh_files.read_templates); without, no FDD.
       basis: .npz of blendshapes for files of weights (peers.BlendshapeBasis.load).
       lip_points: upper and lower middle of the lips (face_files.animation_regions).
       fps, reference_fps, metres_per_unit, num_resamples: as in peers.score_directories.

@@ -20,8 +20,8 @@ from jaxtyping import Float
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.evaluation import animation_metrics as metrics
 from sedtalker_jax.evaluation.animation_evaluation import AnimationEvaluation, AnimationRegions
-from sedtalker_jax.evaluation.face_files import MESH_SUFFIXES, load_npz, mesh_vertices
 from sedtalker_jax.evaluation.table import ScoreTable
+from sedtalker_jax.face.mesh_files import MESH_SUFFIXES, load_npz, mesh_vertices
 
 CONDITION = "_condition_"
 

@@ -148,25 +148,6 @@ def test_frame_weighting_equals_joining_the_clips():
     assert am.frame_weighted_mean(values, [5, 15]) == pytest.approx(joined)
 
 
-@pytest.mark.parametrize("separator", [",", ", ", "\n", " "])
-def test_vertex_lists(tmp_path, separator):
-    path = tmp_path / "lve.txt"
-    path.write_text(separator.join(str(i) for i in (7, 3, 3, 11)))
-    np.testing.assert_array_equal(am.read_vertex_list(path, 12), [3, 7, 11])
-    with pytest.raises(UserError, match="lve.txt.*outside a mesh of 11"):
-        am.read_vertex_list(path, 11)
-    path.write_text("3, lips")
-    with pytest.raises(UserError, match="not a list of vertex indices"):
-        am.read_vertex_list(path)
-    path.write_text("")
-    with pytest.raises(UserError, match="holds no whole-number"):
-        am.read_vertex_list(path)
-    np.save(tmp_path / "lips.npy", np.array([5, 2]))
-    np.testing.assert_array_equal(am.read_vertex_list(tmp_path / "lips.npy"), [2, 5])
-    with pytest.raises(UserError, match="no such file"):
-        am.read_vertex_list(tmp_path / "none.txt")
-
-
 def test_lengths_may_differ_by_one_frame_only():
     p, t = random_clip(12)
     a, b = am.cut_to_shorter(p[:-1], t)
@@ -201,8 +182,3 @@ def test_shapes_are_checked():
         am.upper_face_dynamics_deviation(p, t, t[0, :4], LIPS)
     with pytest.raises(UserError, match="not of the same vertices"):
         am.expression_coefficients(p, t[:, :4])
-
-
-@pytest.mark.parametrize("name, count", [("vocaset_lve.txt", 428), ("vocaset_fdd.txt", 1501), ("vocaset_neck.txt", 368)])
-def test_published_region_files(samples, name, count):
-    assert len(am.read_vertex_list(samples / "regions" / name, 5023)) == count

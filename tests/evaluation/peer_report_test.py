@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from sedtalker_jax.errors import UserError
-from sedtalker_jax.evaluation.face_files import animation_regions, read_regions
+from sedtalker_jax.evaluation.face_files import animation_regions
 from sedtalker_jax.evaluation.peer_report import evaluate_directories
+from sedtalker_jax.face.mesh_files import read_regions
 
 V = 24
 

@@ -5,8 +5,9 @@ import pytest
 
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.evaluation import animation_metrics as am
-from sedtalker_jax.evaluation import face_files, peers
+from sedtalker_jax.evaluation import peers
 from sedtalker_jax.evaluation.animation_evaluation import AnimationRegions
+from sedtalker_jax.face.mesh_files import read_templates
 
 V = 20
 REGIONS = AnimationRegions(
@@ -49,7 +50,7 @@ def score(root, **options):
 
 def test_files_of_peers_are_scored_as_their_arrays_would_be(vocaset):
     root, clips, templates = vocaset
-    scores = score(root, templates=face_files.read_templates(root / "templates.pkl"))
+    scores = score(root, templates=read_templates(root / "templates.pkl"))
     assert scores.clips == sorted(clips)
     for system in ("ours", "theirs"):
         expected, deviations = [], []
@@ -165,24 +166,6 @@ def test_directories_are_checked(vocaset):
         score(root, systems=("other",))
     with pytest.raises(UserError, match="no template of subject 'FaceTalk_170731_00024_TA'"):
         score(root, templates={"a": np.zeros((V, 3)), "b": np.zeros((V, 3))})
-
-
-class _Evil:
-    def __reduce__(self):
-        return (print, ("executed",))
-
-
-def test_pickles_are_read_without_running_them(tmp_path, capsys):
-    path = tmp_path / "templates.pkl"
-    path.write_bytes(pickle.dumps({"a": _Evil()}))
-    with pytest.raises(UserError, match="templates.pkl: not a pickle of arrays .*print"):
-        face_files.read_templates(path)
-    assert "executed" not in capsys.readouterr().out
-    path.write_bytes(pickle.dumps({"F1": np.arange(6.0)}))
-    np.testing.assert_array_equal(face_files.read_templates(path)["F1"], np.arange(6.0).reshape(2, 3))
-    path.write_bytes(b"\x80\x02nonsense")
-    with pytest.raises(UserError, match="not a pickle of arrays"):
-        face_files.read_templates(path)
 
 
 def test_mesh_sequences(tmp_path):
