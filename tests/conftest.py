@@ -15,9 +15,10 @@ def samples():
     """Directory of recordings and meshes that can't be part of the repository; tests that need them skip without it."""
     import pathlib
 
-    directory = pathlib.Path(__file__).resolve().parents[2] / "shared" / "samples"
+    beside = pathlib.Path(__file__).resolve().parents[2] / "shared" / "samples"
+    directory = pathlib.Path(os.environ.get("SEDTALKER_SAMPLES", beside))
     if not directory.is_dir():
-        pytest.skip("no sample recordings beside this checkout (../shared/samples)")
+        pytest.skip(f"no sample recordings and meshes in {directory}; SEDTALKER_SAMPLES names their directory")
     return directory
 
 
