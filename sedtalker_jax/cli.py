@@ -1,4 +1,4 @@
-"""The command line: python -m sedtalker_jax {animate,diarize,convert} ...
+"""The command line: python -m sedtalker_jax {animate,diarize,prepare,convert} ...
 
 A user's mistake gives one line on standard error and exit code 2. Outputs appear whole or not at all.
 """
@@ -88,6 +88,33 @@ def build_parser() -> argparse.ArgumentParser:
     diarize.add_argument("--per-frame", action="store_true", help="also write per-frame probabilities (.json)")
     diarize.add_argument("--overwrite", action="store_true", help="with --out-dir: redo files that exist already")
     diarize.set_defaults(run=run_diarize)
+
+    prepare = commands.add_parser(
+        "prepare",
+        help="a corpus in its official layout to records for training",
+        description="Writes a corpus as record shards with a manifest. Interrupted, it goes on where it stopped.",
+    )
+    prepare.add_argument(
+        "--corpus", required=True, metavar="NAME", help="which corpus --root holds; `--corpus help` lists them"
+    )
+    prepare.add_argument("--root", metavar="DIR", help="the corpus as unpacked")
+    prepare.add_argument("--out", metavar="DIR", help="record directory to build, one per corpus")
+    prepare.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: %(default)s)")
+    prepare.add_argument(
+        "--licence", default="any", choices=("any", "commercial"), help="keep only what allows this use (default: %(default)s)"
+    )
+    prepare.add_argument("--fold", type=int, default=0, help="which partition into train, valid, test (default: %(default)s)")
+    prepare.add_argument("--limit", type=int, metavar="N", help="at most N clips, spread over the corpus, for trying out")
+    prepare.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a choice of this corpus; may be given several times",
+    )
+    prepare.add_argument("--overwrite", action="store_true", help="replace another data set in --out")
+    prepare.add_argument("--quiet", action="store_true", help="no progress bar")
+    prepare.set_defaults(run=run_prepare)
 
     convert = commands.add_parser(
         "convert",
@@ -257,6 +284,31 @@ def run_diarize(arguments: argparse.Namespace) -> None:
         else:
             for segment in track.segments(arguments.decoder):
                 print(f"{segment.start:8.2f} {segment.end:8.2f}  {segment.label:<9} intensity {segment.intensity:.2f}")
+
+
+def run_prepare(arguments: argparse.Namespace) -> None:
+    """prepare: a corpus to records."""
+    from sedtalker_jax.data import prepare
+
+    if arguments.corpus == "help":
+        print(prepare.describe())
+        return
+    if not arguments.root or not arguments.out:
+        raise UserError("prepare needs --root (the unpacked corpus) and --out (the record directory to build)")
+    options = dict(option.partition("=")[::2] for option in arguments.option)
+    manifest = prepare.prepare(
+        arguments.corpus,
+        arguments.root,
+        arguments.out,
+        workers=arguments.workers,
+        licence=arguments.licence,
+        limit=arguments.limit,
+        fold=arguments.fold,
+        options=options,
+        overwrite=arguments.overwrite,
+        progress=not arguments.quiet,
+    )
+    print(f"{arguments.out}: {prepare.summary_line(manifest)}")
 
 
 def run_convert(arguments: argparse.Namespace) -> None:

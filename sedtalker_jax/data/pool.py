@@ -1,0 +1,77 @@
+"""Worker processes that each hold one thing (a world, an open corpus) and compute alike however many they are."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_held: Any = None  # of a worker process
+_failure: Exception | None = None
+
+
+def _start(make: Callable, arguments: tuple) -> None:
+    global _held, _failure
+    # Ctrl-C reaches the whole process group; the parent alone answers it, by ending the workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        _held = make(*arguments)
+    except Exception as error:
+        # Raised with the first job: a pool starts workers that fail here again, without end.
+        _failure = error
+
+
+def _call(task: tuple[Callable, tuple]) -> Any:
+    if _failure is not None:
+        raise _failure
+    function, job = task
+    return function(_held, *job)
+
+
+class WorkerPool:
+    """Workers for jobs of the form function(held, *job); results come in the order of the jobs.
+
+    The processes are spawned with one thread each, whatever the parent has set: linear algebra with another number of
+    threads rounds otherwise, and a fork of a process that runs JAX may hang.
+
+    Args:
+      workers: number of processes.
+      make: makes what each worker holds; a module's own function (it travels by name).
+      arguments: of `make`.
+    """
+
+    def __init__(self, workers: int, make: Callable, arguments: tuple) -> None:
+        saved = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+        os.environ.update({name: "1" for name in _THREAD_VARIABLES})
+        try:
+            context = multiprocessing.get_context("spawn")
+            self._pool = context.Pool(workers, initializer=_start, initargs=(make, arguments))
+        finally:
+            for name, value in saved.items():
+                if value is None:
+                    os.environ.pop(name)
+                else:
+                    os.environ[name] = value
+
+    def map(self, function: Callable, jobs: Sequence[tuple], title: str | None = None, chunk: int = 4) -> Iterator[Any]:
+        """function(held, *job) of every job, in order, as they become ready; `title` shows a progress bar under it.
+
+        function is a module's own (it travels by name).
+        """
+        from tqdm import tqdm
+
+        stream = self._pool.imap(_call, [(function, job) for job in jobs], chunksize=chunk)
+        return iter(tqdm(stream, total=len(jobs), desc=title, unit="clip", disable=title is None, smoothing=0.05))
+
+    def __enter__(self) -> WorkerPool:
+        return self
+
+    def __exit__(self, kind, *_) -> None:
+        if kind is None:
+            self._pool.close()
+        else:
+            self._pool.terminate()
+        self._pool.join()
