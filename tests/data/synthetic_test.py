@@ -11,7 +11,7 @@ import pytest
 
 from sedtalker_jax import axes
 from sedtalker_jax.data import records, synthetic
-from sedtalker_jax.data.world import clock
+from sedtalker_jax.data.world import clock, frozen
 from sedtalker_jax.data.world.clip import World, make_record, plan_clip, speak
 from sedtalker_jax.data.world.oracle import FaceOracle, stretch
 from sedtalker_jax.data.world.rules import load_rules, parse_rules
@@ -66,6 +66,14 @@ def test_bytes_survive_a_kill_and_a_second_start(built, tmp_path):
     synthetic.build(RULES, out, "tiny", workers=2, progress=False)
     assert (out / "train-00000-of-00003.arrayrecord").stat().st_mtime_ns == written, "a finished shard was made again"
     assert contents(out) == contents(built)
+
+
+def test_the_clips_are_the_frozen_ones(built):
+    """The bytes that numbers were published with; on another kind of processor, the same to within rounding."""
+    wanted = frozen.references()["world-a"]["clips"]
+    assert len(wanted) == sum(RULES["subsets"]["tiny"]["clips"].values())
+    problems, _ = frozen.differences(frozen.clip_references(built), wanted)
+    assert not problems, problems
 
 
 def test_a_clip_does_not_depend_on_what_was_made_before(built, world):

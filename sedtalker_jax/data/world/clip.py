@@ -1,7 +1,7 @@
 """One clip, from plan to record. A clip is a function of (rules, split, index): no order, no worker, no clock.
 
 plan    who says what, with which emotion when           plan_clip
-sound   espeak -> timbre -> tremor -> room and line      speak
+sound   synthesiser -> timbre -> tremor -> room and line      speak
 face    face curve -> articulation -> rig weights        articulate_clip
 record  everything together                              make_record
 """
@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 import soundfile
 
-from sedtalker_jax.data.world import acoustics
+from sedtalker_jax.data.world import acoustics, synthesiser
 from sedtalker_jax.data.world.clock import SAMPLE_RATE, num_animation_frames, num_speech_frames, speech_frame_times
-from sedtalker_jax.data.world.espeak import Espeak, Phone, SpokenWord
 from sedtalker_jax.data.world.expression import PARAMETERS, Delivery, plan_delivery
 from sedtalker_jax.data.world.faces import FaceCast
 from sedtalker_jax.data.world.rules import SPLITS, Rules
+from sedtalker_jax.data.world.synthesiser import Phone, SpokenWord, Synthesiser
 from sedtalker_jax.data.world.text import Voice, clip_words, sentences, voices
 from sedtalker_jax.data.world.timeline import Curve, Timeline, frame_truth, plan_timeline, voice_curve
 from sedtalker_jax.emotion.labels import CANONICAL
@@ -30,12 +30,12 @@ _BABBLE_VOICES = 5
 
 
 class World:
-    """What all clips of a subset share: rules, sentences, voices, heads, a babble, and a running espeak.
+    """What all clips of a subset share: rules, sentences, voices, heads, a babble, and a running synthesiser.
 
     Attributes:
       rules, subset, sentences, voices: as in the rules file.
       faces: the heads and their face space.
-      espeak: the speaking program, started at the first use.
+      synthesiser: the speaking program, started at the first use.
     """
 
     def __init__(self, rules: Rules, subset: str) -> None:
@@ -46,14 +46,14 @@ class World:
         self.sentences = sentences(rules)
         self.voices = voices(rules, subset)
         self.faces = FaceCast(rules, subset)
-        self._espeak: Espeak | None = None
+        self._synthesiser: Synthesiser | None = None
         self._babble: np.ndarray | None = None
 
     @property
-    def espeak(self) -> Espeak:
-        if self._espeak is None:
-            self._espeak = Espeak()
-        return self._espeak
+    def synthesiser(self) -> Synthesiser:
+        if self._synthesiser is None:
+            self._synthesiser = synthesiser.start(self.rules.synthesiser)
+        return self._synthesiser
 
     @property
     def babble(self) -> np.ndarray:
@@ -65,7 +65,7 @@ class World:
                 voice = self.voices["train"][i % len(self.voices["train"])]
                 text = " ".join(self.sentences["train"][int(rng.integers(len(self.sentences["train"])))] for _ in range(6))
                 spoken = [SpokenWord(word, voice.pitch_st, 0.0, 0.0) for word in text.split()]
-                speech = self.espeak.say(spoken, voice.espeak_voice, voice.words_per_minute)
+                speech = self.synthesiser.say(spoken, voice.synthesiser_voice, voice.words_per_minute)
                 track = acoustics.resample(speech.waveform, speech.sample_rate, voice.vocal_tract)
                 tracks.append(track / np.sqrt(np.mean(track**2)))
             length = min(len(track) for track in tracks)
@@ -74,9 +74,9 @@ class World:
 
     def close(self) -> None:
         """Ends the speaking program."""
-        if self._espeak is not None:
-            self._espeak.close()
-            self._espeak = None
+        if self._synthesiser is not None:
+            self._synthesiser.close()
+            self._synthesiser = None
 
     def num_clips(self, split: str) -> int:
         return int(self.rules["subsets"][self.subset]["clips"][split])
@@ -143,9 +143,9 @@ def speak(world: World, plan: ClipPlan, distort: bool = True) -> SpokenClip:
     """Makes the sound of a planned clip. `distort=False` leaves out room, noise and line."""
     rng = world.rules.generator("sound", plan.split, plan.index, len(plan.text))
     voice = plan.voice
-    speech = world.espeak.say(list(plan.delivery.words), voice.espeak_voice, voice.words_per_minute)
+    speech = world.synthesiser.say(list(plan.delivery.words), voice.synthesiser_voice, voice.words_per_minute)
     dry = acoustics.resample(speech.waveform, speech.sample_rate, voice.vocal_tract)
-    # espeak leaves a pause of its own at the end; the clip's own tail replaces it. The vocal tract also sets the tempo.
+    # Synthesisers leave a pause of their own at the end; the clip's own tail replaces it. The vocal tract also sets the tempo.
     scale = 1.0 / voice.vocal_tract
     end = min(len(dry), int(np.ceil((speech.words[-1, 1] * scale + 0.02) * SAMPLE_RATE)))
     lead, tail = int(plan.lead_s * SAMPLE_RATE), int(plan.tail_s * SAMPLE_RATE)

@@ -8,11 +8,11 @@ import itertools
 import json
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from sedtalker_jax.data.world.synthesiser import Phone, Speech, SpokenWord, word_spans
 from sedtalker_jax.errors import UserError
 
 # espeak's pitch parameter against semitones above its default of 50, measured with DIO on en-us+m3 (all variants
@@ -28,42 +28,6 @@ _SEMITONES_PER_RANGE_UNIT = 0.047
 _ATTEMPTS = ((0, True), (0, False), (1, False), (-1, False), (2, False), (-2, False))
 _SECONDS_PER_LETTER, _SECONDS_PER_LETTER_OF_ALL = 0.016, 0.038  # the usual is 0.066
 _TOLERATED = 1  # a single short word can be a phoneme that espeak counts to its neighbour
-
-
-@dataclass(frozen=True)
-class Phone:
-    """One phoneme as espeak names it: `symbol` without stress marks, `stress` 0 none, 1 primary, 2 secondary; seconds."""
-
-    symbol: str
-    start_s: float
-    end_s: float
-    stress: int
-    word: int
-
-
-@dataclass(frozen=True)
-class Speech:
-    """What espeak said: waveform [S] float32 in [-1, 1] at sample_rate, word spans [n, 2] seconds, phonemes."""
-
-    waveform: np.ndarray
-    sample_rate: int
-    words: np.ndarray
-    phones: tuple[Phone, ...]
-
-
-@dataclass(frozen=True)
-class SpokenWord:
-    """One word and its prosody: semitones above the voice's own pitch, octaves of range and rate, the pause after it.
-
-    phrase: words of one phrase are neighbours, and share their range.
-    """
-
-    text: str
-    pitch_st: float
-    range_log2: float
-    rate_log2: float
-    pause_s: float = 0.0
-    phrase: int = 0
 
 
 def _range_parameter(range_log2: float) -> int:
@@ -219,15 +183,4 @@ def _speech(waveform: np.ndarray, sample_rate: int, events: list[list], position
         end = marks[i + 1][0] if i + 1 < len(marks) else total_s
         if end > start:
             phones.append(Phone(symbol, start, end, stress, word))
-    words = np.full((len(positions), 2), np.nan)
-    for phone in phones:
-        if phone.word >= 0:
-            words[phone.word, 0] = np.nanmin([words[phone.word, 0], phone.start_s])
-            words[phone.word, 1] = np.nanmax([words[phone.word, 1], phone.end_s])
-    # A word that espeak swallowed has no phoneme: it gets an empty span where its neighbour begins.
-    following = total_s
-    for i in range(len(words) - 1, -1, -1):
-        if np.isnan(words[i, 0]):
-            words[i] = following
-        following = words[i, 0]
-    return Speech(waveform, sample_rate, words, tuple(phones))
+    return Speech(waveform, sample_rate, word_spans(tuple(phones), len(positions), total_s), tuple(phones))

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sedtalker_jax.data.world.espeak import SpokenWord
 from sedtalker_jax.data.world.rules import Rules
+from sedtalker_jax.data.world.synthesiser import SpokenWord
 from sedtalker_jax.data.world.text import Voice
 from sedtalker_jax.data.world.timeline import Curve, Timeline, word_intensity, word_weights
 from sedtalker_jax.emotion.labels import CANONICAL

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sedtalker_jax.data.world.espeak import Phone
 from sedtalker_jax.data.world.rules import SPLITS, Rules
+from sedtalker_jax.data.world.synthesiser import Phone
 from sedtalker_jax.face.articulation import Phoneme, articulate
 from sedtalker_jax.face.head import Head, make_head
 from sedtalker_jax.face.rules import face_rules

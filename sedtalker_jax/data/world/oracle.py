@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from sedtalker_jax.data.records import FACE_SPACE, read_manifest
-from sedtalker_jax.data.world.espeak import Phone
 from sedtalker_jax.data.world.faces import FaceCast
 from sedtalker_jax.data.world.rules import Rules, parse_rules
+from sedtalker_jax.data.world.synthesiser import Phone
 from sedtalker_jax.errors import UserError
 
 Schedule = Callable[[np.ndarray], np.ndarray]

@@ -6,12 +6,12 @@ import hashlib
 import json
 import tomllib
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sedtalker_jax.data.world import frozen
 from sedtalker_jax.errors import UserError
 
 SPLITS = ("train", "valid", "test")
@@ -21,14 +21,7 @@ _TABLES = (
     "subsets", "face_space", "sentences", "voices", "timeline", "labels", "expression", "distractors", "face",
 )  # fmt: skip
 
-_PACKAGE = Path(__file__).resolve().parents[2]
-# What decides a clip's bytes. The report, the statistics and the command line do not.
-_GENERATING = (
-    "data/world/acoustics.py", "data/world/clip.py", "data/world/clock.py", "data/world/espeak.py",
-    "data/world/espeak_server.py", "data/world/expression.py", "data/world/faces.py", "data/world/rules.py",
-    "data/world/text.py", "data/world/timeline.py", "face/articulation.py", "face/blendshapes.py", "face/chart.py",
-    "face/head.py", "face/phonemes.py", "face/regions.py", "face/rig.py", "face/rules.py", "face/shape.py", "face/space.py",
-)  # fmt: skip
+_SYNTHESISER = "espeak-ng"  # of rules that name none
 
 
 @dataclass(frozen=True)
@@ -51,10 +44,19 @@ class Rules:
         return float(self.table["fps"])
 
     @property
+    def synthesiser(self) -> str:
+        """Name of the program that speaks, a key of frozen.SYNTHESISERS."""
+        return str(self.table.get("synthesiser", _SYNTHESISER))
+
+    @property
     def world_hash(self) -> str:
-        """Sixteen hex digits that name the world: the rules' values (not their comments) and the generating code."""
+        """Sixteen hex digits that name the world: the rules' values (not their comments) and what the code makes of them."""
+        return self.hash_of_generation(frozen.generation(self.synthesiser))
+
+    def hash_of_generation(self, generation: str) -> str:
+        """The world's hash under a generation of the code (sedtalker_jax.data.world.frozen)."""
         digest = hashlib.sha256(json.dumps(self.table, sort_keys=True).encode())
-        digest.update(code_digest().encode())
+        digest.update(generation.encode())
         return digest.hexdigest()[:16]
 
     def generator(self, *key: int | str) -> np.random.Generator:
@@ -64,18 +66,6 @@ class Rules:
             data = part.encode() if isinstance(part, str) else int(part).to_bytes(8, "little")
             words.append(int.from_bytes(hashlib.sha256(data).digest()[:8], "little"))
         return np.random.Generator(np.random.PCG64(np.random.SeedSequence(words)))
-
-
-@lru_cache(maxsize=1)  # the code that runs, even if a file changes meanwhile
-def code_digest() -> str:
-    """sha256 of the generating source, without lines that are blank or only a comment."""
-    digest = hashlib.sha256()
-    for name in _GENERATING:
-        path = _PACKAGE / name
-        lines = path.read_text().splitlines() if path.exists() else []
-        kept = [line.rstrip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-        digest.update("\n".join([name, *kept, ""]).encode())
-    return digest.hexdigest()
 
 
 def load_rules(path: str | Path) -> Rules:
@@ -109,4 +99,8 @@ def parse_rules(text: str, path: str = "<rules>") -> Rules:
         for key in ("clips", "voices", "heads"):
             if set(subset.get(key, {})) != set(SPLITS):
                 raise UserError(f"{path}: [subsets.{name}] needs {key} = {{ train = .., valid = .., test = .. }}")
-    return Rules(table, text, path)
+    rules = Rules(table, text, path)
+    if rules.synthesiser not in frozen.SYNTHESISERS:
+        known = ", ".join(frozen.SYNTHESISERS)
+        raise UserError(f"{path}: there is no synthesiser {rules.synthesiser!r}; it may be {known}")
+    return rules

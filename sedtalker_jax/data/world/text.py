@@ -101,7 +101,7 @@ class Voice:
     """One speaker. vocal_tract: ratio of formants (and pitch) against the variant's own; the rest as in the rules file."""
 
     name: str
-    espeak_voice: str
+    synthesiser_voice: str
     words_per_minute: int
     vocal_tract: float
     pitch_st: float
@@ -143,7 +143,7 @@ def _voice(rules: Rules, split: str, variants: list[str], index: int) -> Voice:
     rate = speed["mean"] * np.exp(speed["spread_log"] * rng.standard_normal())
     return Voice(
         name=f"{split}-{index:03d}-{accent}-{variant}",
-        espeak_voice=f"{accent}+{variant}",
+        synthesiser_voice=f"{accent}+{variant}",
         words_per_minute=int(np.clip(round(rate), speed["low"], speed["high"])),
         vocal_tract=float(np.exp(np.clip(tract["sd"] * rng.standard_normal(), -tract["limit"], tract["limit"]))),
         pitch_st=float(table["pitch_st"]["mean"] + table["pitch_st"]["sd"] * rng.standard_normal()),

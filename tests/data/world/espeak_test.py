@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from sedtalker_jax.data.world.clip import World, plan_clip
-from sedtalker_jax.data.world.espeak import Espeak, SpokenWord, build_ssml, num_swallowed
+from sedtalker_jax.data.world.espeak import Espeak, build_ssml, num_swallowed
 from sedtalker_jax.data.world.rules import load_rules
+from sedtalker_jax.data.world.synthesiser import SpokenWord
 from sedtalker_jax.errors import UserError
 
 pytest.importorskip("espeakng_loader", reason="the world speaks with espeakng-loader (requirements-world.txt)")
@@ -70,7 +71,7 @@ def test_no_clip_of_the_world_has_swallowed_words():
         for split, index in [("train", i) for i in range(60)] + [("test", i) for i in range(40)]:
             plan = plan_clip(world, split, index)
             words = list(plan.delivery.words)
-            speech = world.espeak.say(words, plan.voice.espeak_voice, plan.voice.words_per_minute)
+            speech = world.synthesiser.say(words, plan.voice.synthesiser_voice, plan.voice.words_per_minute)
             assert num_swallowed(words, speech, plan.voice.words_per_minute) <= 1, plan.text
             assert np.abs(speech.waveform).max() < 0.999, f"{plan.voice.name} is clipped"
     finally:

@@ -17,7 +17,7 @@ def test_no_sentence_voice_or_variant_is_in_two_splits():
     everything = [text for split in SPLITS for text in own[split]]
     assert len(set(everything)) == len(everything) > 1500
     cast = voices(RULES, "full")
-    variants = {split: {voice.espeak_voice.split("+")[1] for voice in cast[split]} for split in SPLITS}
+    variants = {split: {voice.synthesiser_voice.split("+")[1] for voice in cast[split]} for split in SPLITS}
     names = [voice.name for split in SPLITS for voice in cast[split]]
     assert len(set(names)) == len(names)
     assert len(cast["test"]) >= 40
