@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import atexit
 import importlib.util
 import itertools
-import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 
+from sedtalker_jax.data.world.speaking import SpeakingProgram
 from sedtalker_jax.data.world.synthesiser import Phone, Speech, SpokenWord, word_spans
 from sedtalker_jax.errors import UserError
 
@@ -72,44 +68,16 @@ def build_ssml(words: list[SpokenWord], with_range: bool = True) -> tuple[str, l
     return text.rstrip() + "</speak>", positions
 
 
-class Espeak:
-    """A running espeak_server. Closes with the interpreter, or as a context manager."""
+class Espeak(SpeakingProgram):
+    """espeak-ng, running. Implements synthesiser.Synthesiser."""
 
     def __init__(self) -> None:
         if importlib.util.find_spec("espeakng_loader") is None:
             raise UserError("the built-in world speaks with espeak-ng: install it with `pip install -r requirements-world.txt`")
-        self._process = subprocess.Popen(
-            # By path and with -P: it needs nothing of this package, which need not be installed for it to start.
-            [sys.executable, "-P", str(Path(__file__).with_name("espeak_server.py"))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        atexit.register(self.close)
-
-    def close(self) -> None:
-        """Ends the program; later calls do nothing."""
-        if self._process.poll() is None:
-            self._process.stdin.close()
-            self._process.wait(timeout=10)
-            self._process.stdout.close()
-
-    def __enter__(self) -> Espeak:
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.close()
+        super().__init__("sedtalker_jax.data.world.espeak_server")
 
     def say(self, words: list[SpokenWord], voice: str, words_per_minute: int) -> Speech:
-        """Speaks the words in one call, without a splice.
-
-        Args:
-          words: what to say and how.
-          voice: an espeak voice such as "en-us+f3".
-          words_per_minute: the voice's own rate.
-
-        Raises:
-          UserError: when espeak-ng does not know the voice or says nothing.
-        """
+        """Speaks the words in one call; see synthesiser.Synthesiser. Voices are named like "en-us+f3"."""
         best: Speech | None = None
         fewest = len(words) + 1
         clip_range = _range_parameter(float(np.mean([word.range_log2 for word in words])))
@@ -126,16 +94,11 @@ class Espeak:
 
     def _ask(self, ssml: str, positions: list[int], voice: str, words_per_minute: int, pitch_range: int) -> Speech:
         request = {"voice": voice, "ssml": ssml, "rate": words_per_minute, "pitch": 50, "range": pitch_range}
-        self._process.stdin.write((json.dumps(request) + "\n").encode())
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        if not line:
-            raise UserError("the espeak-ng process ended; `python -m sedtalker_jax.data.world.espeak_server` shows why")
-        header = json.loads(line)
+        header, pcm = self.ask(request)
         if "error" in header:
             raise UserError(f"{header['error']} (voice {voice!r}); check [voices] in the rules file")
-        pcm = np.frombuffer(self._process.stdout.read(header["num_bytes"]), dtype="<i2")
-        return _speech(pcm.astype(np.float32) / 32768.0, header["sample_rate"], header["events"], positions)
+        samples = np.frombuffer(pcm, dtype="<i2").astype(np.float32) / 32768.0
+        return _speech(samples, header["sample_rate"], header["events"], positions)
 
 
 def num_swallowed(words: list[SpokenWord], speech: Speech, words_per_minute: int) -> int:

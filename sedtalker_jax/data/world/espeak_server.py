@@ -1,22 +1,20 @@
-"""espeak-ng as a program of its own: reads requests on stdin, answers on stdout, forks once per request.
+"""espeak-ng as a program of its own (see sedtalker_jax.data.world.speaking).
 
     python -m sedtalker_jax.data.world.espeak_server
 
-espeak-ng is under the GPL: this file loads it into its own process, and nothing else does. It also keeps state
-between calls (the same sentence comes out with other lengths), so that the process that was initialised never speaks:
-each request is spoken by a fresh fork of it, which makes every answer a function of its request alone.
+espeak-ng is under the GPL: this file loads it into its own process, and nothing else does.
 
-Protocol. Request: one line of JSON {"voice", "ssml", "rate", "pitch", "range"}. Answer: one line of JSON, either
-{"error": text} or {"sample_rate", "num_bytes", "events": [[type, text_position, sample, symbol], ...]}, followed by
-num_bytes bytes of little-endian int16 PCM. Event types are espeak's: 1 word, 2 sentence, 7 phoneme.
+Request {"voice", "ssml", "rate", "pitch", "range"}; events [type, text_position, sample, symbol] with espeak's types: 1 word,
+2 sentence, 7 phoneme.
 """
 
 from __future__ import annotations
 
 import ctypes
-import json
+import functools
 import os
-import sys
+
+from sedtalker_jax.data.world.speaking import answer, refusal, serve
 
 AUDIO_OUTPUT_SYNCHRONOUS = 2
 BUFFER_MS = 60_000
@@ -76,7 +74,7 @@ def _speak(library, sample_rate: int, request: dict) -> bytes:
     callback = _Callback(receive)
     library.espeak_SetSynthCallback(callback)
     if library.espeak_SetVoiceByName(request["voice"].encode()) != 0:
-        return (json.dumps({"error": f"espeak-ng has no voice {request['voice']!r}"}) + "\n").encode()
+        return refusal(f"espeak-ng has no voice {request['voice']!r}")
     library.espeak_SetParameter(PARAMETER_RATE, int(request["rate"]), 0)
     library.espeak_SetParameter(PARAMETER_PITCH, int(request["pitch"]), 0)
     library.espeak_SetParameter(PARAMETER_RANGE, int(request["range"]), 0)
@@ -86,39 +84,9 @@ def _speak(library, sample_rate: int, request: dict) -> bytes:
     library.espeak_Synchronize()
     pcm = b"".join(chunks)
     if status != 0 or not pcm:
-        return (json.dumps({"error": f"espeak-ng said nothing (status {status})"}) + "\n").encode()
-    header = {"sample_rate": sample_rate, "num_bytes": len(pcm), "events": events}
-    return (json.dumps(header) + "\n").encode() + pcm
-
-
-def _speak_in_fork(library, sample_rate: int, request: dict) -> bytes:
-    """Speaks in a child, so that no request sees the state that another one left."""
-    read_end, write_end = os.pipe()
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            os.close(read_end)
-            with os.fdopen(write_end, "wb") as pipe:
-                pipe.write(_speak(library, sample_rate, request))
-            status = 0
-        finally:
-            os._exit(status)  # no atexit, no flush of what the parent has buffered
-    os.close(write_end)
-    with os.fdopen(read_end, "rb") as pipe:
-        answer = pipe.read()
-    _, status = os.waitpid(child, 0)
-    if status != 0:
-        return (json.dumps({"error": f"the speaking process ended with status {status}"}) + "\n").encode()
-    return answer
-
-
-def main() -> None:
-    library, sample_rate = _load()
-    for line in sys.stdin.buffer:
-        sys.stdout.buffer.write(_speak_in_fork(library, sample_rate, json.loads(line)))
-        sys.stdout.buffer.flush()
+        return refusal(f"espeak-ng said nothing (status {status})")
+    return answer(pcm, sample_rate, events)
 
 
 if __name__ == "__main__":
-    main()
+    serve(functools.partial(_speak, *_load()))

@@ -33,7 +33,8 @@ REFERENCE_SUBSET = "tiny"
 # What decides a clip. Reports, statistics, the command line and the file format do not.
 _COMMON = (
     "data/world/acoustics.py", "data/world/clip.py", "data/world/clock.py", "data/world/expression.py",
-    "data/world/faces.py", "data/world/rules.py", "data/world/synthesiser.py", "data/world/text.py", "data/world/timeline.py",
+    "data/world/faces.py", "data/world/rules.py", "data/world/speaking.py", "data/world/synthesiser.py", "data/world/text.py",
+    "data/world/timeline.py",
     "emotion/labels.py", "face/anatomy.py", "face/articulation.py", "face/blendshapes.py", "face/chart.py", "face/head.py",
     "face/phonemes.py", "face/regions.py", "face/rig.py", "face/rules.py", "face/shape.py", "face/space.py",
 )  # fmt: skip
