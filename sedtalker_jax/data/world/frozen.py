@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from sedtalker_jax.emotion.formats import replace_when_complete
+from sedtalker_jax.emotion.labels import CANONICAL
 from sedtalker_jax.errors import UserError
 
 _PACKAGE = Path(__file__).resolve().parents[2]
@@ -35,7 +36,7 @@ _COMMON = (
     "data/world/acoustics.py", "data/world/clip.py", "data/world/clock.py", "data/world/expression.py",
     "data/world/faces.py", "data/world/rules.py", "data/world/speaking.py", "data/world/synthesiser.py", "data/world/text.py",
     "data/world/timeline.py",
-    "emotion/labels.py", "face/anatomy.py", "face/articulation.py", "face/blendshapes.py", "face/chart.py", "face/head.py",
+    "face/anatomy.py", "face/articulation.py", "face/blendshapes.py", "face/chart.py", "face/head.py",
     "face/phonemes.py", "face/regions.py", "face/rig.py", "face/rules.py", "face/shape.py", "face/space.py",
 )  # fmt: skip
 SYNTHESISERS: Mapping[str, tuple[str, ...]] = {
@@ -55,8 +56,8 @@ def sources(synthesiser: str) -> tuple[str, ...]:
 
 @cache  # the code that runs, even if a file changes meanwhile
 def source_digest(synthesiser: str) -> str:
-    """sha256 of the generating sources, without lines that are blank or only a comment."""
-    digest = hashlib.sha256()
+    """sha256 of the emotions in their order and the generating sources, without lines that are blank or only a comment."""
+    digest = hashlib.sha256(" ".join(CANONICAL).encode())
     for name in sources(synthesiser):
         lines = (_PACKAGE / name).read_text(encoding="utf-8").splitlines()
         kept = [line.rstrip() for line in lines if line.strip() and not line.lstrip().startswith("#")]

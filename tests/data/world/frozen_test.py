@@ -14,9 +14,10 @@ from sedtalker_jax.errors import UserError
 RULES = load_rules("configs/world_rules.toml")
 
 # Imported by the generating code, and without a say in what a clip is: containers, errors, file formats, the hash itself.
+# Of the labels, the digest holds the order of the canonical ones.
 _WITHOUT_A_SAY = {
     "sedtalker_jax.errors", "sedtalker_jax.data.records", "sedtalker_jax.data.world.frozen", "sedtalker_jax.emotion.decoding",
-    "sedtalker_jax.emotion.editing", "sedtalker_jax.emotion.formats", "sedtalker_jax.emotion.keyframes",
+    "sedtalker_jax.emotion.editing", "sedtalker_jax.emotion.formats", "sedtalker_jax.emotion.keyframes", "sedtalker_jax.emotion.labels",
     "sedtalker_jax.emotion.schedule", "sedtalker_jax.emotion.shaping", "sedtalker_jax.emotion.track",
     "sedtalker_jax.face.template",
 }  # fmt: skip
