@@ -53,8 +53,13 @@ class FaceTemplate:
         return len(self.vertices)
 
 
-def _topology_name(num_vertices: int, num_faces: int, faces: np.ndarray) -> str:
-    """Name of a mesh's topology: the built-in one, a known one, or its counts."""
+def topology_name(num_vertices: int, num_faces: int, faces: np.ndarray) -> str:
+    """Name of a mesh's topology: the built-in one, a known one, or `mesh-<vertices>`.
+
+    Args:
+      num_vertices, num_faces: counts; without faces (0) the number of vertices decides.
+      faces: [num_faces, 3] triangles.
+    """
     from sedtalker_jax.face.chart import TOPOLOGY, chart
 
     built_in = chart()
@@ -66,8 +71,14 @@ def _topology_name(num_vertices: int, num_faces: int, faces: np.ndarray) -> str:
     return known or f"mesh-{num_vertices}"
 
 
-def _read_mesh(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices and triangles of a .ply or .obj, in the file's vertex order."""
+def read_mesh(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices [V, 3] and triangles [M, 3] of a .ply or .obj, in the file's vertex order and unit.
+
+    Raises:
+      UserError: missing, damaged or empty file.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; give a .ply or .obj mesh")
     if path.suffix.lower() == ".obj":
         return _read_obj(path)
     try:
@@ -126,7 +137,7 @@ def load_template(path: str | os.PathLike, name: str | None = None) -> FaceTempl
     regions: dict[str, np.ndarray] = {}
     stored_name, topology = None, None
     if suffix in (".ply", ".obj"):
-        vertices, faces = _read_mesh(path)
+        vertices, faces = read_mesh(path)
     elif suffix in (".npy", ".npz"):
         try:
             content = np.load(path, allow_pickle=False)
@@ -158,7 +169,7 @@ def load_template(path: str | os.PathLike, name: str | None = None) -> FaceTempl
     faces = np.asarray(faces).reshape(-1, 3).astype(np.int32)
     if len(faces) and (faces.min() < 0 or faces.max() >= len(vertices)):
         raise UserError(f"{path} is damaged: its triangles point at vertices that do not exist")
-    topology = topology or _topology_name(len(vertices), len(faces), faces)
+    topology = topology or topology_name(len(vertices), len(faces), faces)
     from sedtalker_jax.face.chart import TOPOLOGY, chart
 
     if topology == TOPOLOGY:
