@@ -10,8 +10,9 @@ import numpy as np
 
 from sedtalker_jax.data.world.rules import SPLITS, Rules
 from sedtalker_jax.data.world.synthesiser import Phone
+from sedtalker_jax.errors import UserError
 from sedtalker_jax.face.articulation import Phoneme, articulate
-from sedtalker_jax.face.head import Head, make_head
+from sedtalker_jax.face.head import Head, HeadSpec, make_head
 from sedtalker_jax.face.rules import face_rules
 from sedtalker_jax.face.space import FaceSpace
 
@@ -25,6 +26,8 @@ class FaceCast:
         self.rules = rules
         self.counts = {split: int(rules["subsets"][subset]["heads"][split]) for split in SPLITS}
         self.face_rules = face_rules(rules["face"].get("rules"))
+        self._spec = HeadSpec(**rules["face"].get("head", {}))
+        self._prefix = str(rules["face"].get("head_prefix", ""))
         self._heads: dict[int, Head] = {}
         self._projections: dict[int, np.ndarray] = {}
         self.space: FaceSpace | None = None
@@ -39,13 +42,25 @@ class FaceCast:
 
     def head_name(self, split: str, index: int) -> str:
         """Name of a head in face_space.npz and in the records."""
-        return f"{split}-head-{index:03d}"
+        return f"{self._prefix}{split}-head-{index:03d}"
+
+    def find_head(self, name: str) -> tuple[str, int]:
+        """(split, index) of a head's name.
+
+        Raises:
+          UserError: when the world has no such head.
+        """
+        split, _, index = name.removeprefix(self._prefix).partition("-head-")
+        known = name.startswith(self._prefix) and split in self.counts and index.isdigit()
+        if not known or int(index) >= self.counts[split]:
+            raise UserError(f"this world has no head {name!r}; its heads are named like {self.head_name('train', 0)}")
+        return split, int(index)
 
     def head(self, split: str, index: int) -> Head:
         """Head `index` of a split."""
         seed = self.head_seed(split, index)
         if seed not in self._heads:
-            self._heads[seed] = make_head(seed)
+            self._heads[seed] = make_head(seed, self._spec)
         return self._heads[seed]
 
     def articulate(self, split: str, index: int, phones: Sequence[Phone], activation: np.ndarray) -> np.ndarray:

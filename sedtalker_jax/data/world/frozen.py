@@ -41,6 +41,7 @@ _COMMON = (
 )  # fmt: skip
 SYNTHESISERS: Mapping[str, tuple[str, ...]] = {
     "espeak-ng": ("data/world/espeak.py", "data/world/espeak_server.py"),
+    "flite": ("data/world/flite.py", "data/world/flite_server.py"),
 }
 """Names that a rules file may give as its `synthesiser`, with the sources that are its own."""
 

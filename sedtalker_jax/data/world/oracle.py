@@ -56,7 +56,7 @@ class FaceOracle:
 
     def rig(self, speech: dict[str, Any], activation: np.ndarray, template: str | None = None) -> np.ndarray:
         """Rig weights [F, W] float32 of the record `speech` with another activation [F, K - 1], on its own head or another."""
-        split, index = self._head(template or speech["template"])
+        split, index = self.faces.find_head(template or speech["template"])
         phones = [
             Phone(symbol, start, end, stress, 0)
             for (symbol, start, end), stress in zip(speech["phonemes"], speech["prosody"]["stress"], strict=True)
@@ -65,12 +65,12 @@ class FaceOracle:
 
     def vertices(self, rig: np.ndarray, template: str) -> np.ndarray:
         """Vertices [F, V, 3] in metres of rig weights on a head, exact: not through the low-rank space."""
-        split, index = self._head(template)
+        split, index = self.faces.find_head(template)
         return self.faces.head(split, index).template.vertices + self.faces.displacements(split, index, rig)
 
     def coefficients(self, rig: np.ndarray, template: str) -> np.ndarray:
         """Coefficients [F, R] of rig weights on a head, as records store motion."""
-        return self.faces.coefficients(*self._head(template), rig)
+        return self.faces.coefficients(*self.faces.find_head(template), rig)
 
     def render_pair(self, speech: dict[str, Any], expression: dict[str, Any]) -> np.ndarray:
         """Vertices [F, V, 3] of the swap: speech and head of one record, expression of another.
@@ -83,12 +83,6 @@ class FaceOracle:
         """Vertices [F, V, 3] of a record's speech under an edit schedule, sampled at the animation frames f / fps."""
         times = np.arange(len(speech["motion"])) / float(speech["fps"])
         return self.vertices(self.rig(speech, schedule(times)), speech["template"])
-
-    def _head(self, template: str) -> tuple[str, int]:
-        split, _, index = template.partition("-head-")
-        if split not in self.faces.counts or not index.isdigit() or int(index) >= self.faces.counts[split]:
-            raise UserError(f"this world has no head {template!r}; its heads are named like train-head-000")
-        return split, int(index)
 
 
 def stretch(activation: np.ndarray, num_frames: int) -> np.ndarray:

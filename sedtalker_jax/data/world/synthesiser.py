@@ -67,7 +67,10 @@ class Synthesiser(Protocol):
         """Ends its program; later calls do nothing."""
 
 
-_CLASSES = {"espeak-ng": ("sedtalker_jax.data.world.espeak", "Espeak")}
+_CLASSES = {
+    "espeak-ng": ("sedtalker_jax.data.world.espeak", "Espeak"),
+    "flite": ("sedtalker_jax.data.world.flite", "Flite"),
+}
 
 
 def load(name: str) -> type[Synthesiser]:

@@ -111,24 +111,34 @@ class Voice:
 
 
 def voices(rules: Rules, subset: str) -> dict[str, tuple[Voice, ...]]:
-    """The voices of each split of a subset; whole espeak variants belong to one split.
+    """The voices of each split of a subset; no variant of the test split speaks in another one.
 
     The voices of a subset are the first ones of one endless sequence per split, so subsets nest.
 
     Raises:
-      UserError: when a split has no variant.
+      UserError: when a split has no variant, or the test split shares one.
     """
+    counts = rules["subsets"][subset]["voices"]
+    return {split: tuple(_voice(rules, split, own, i) for i in range(counts[split])) for split, own in _variants(rules).items()}
+
+
+def _variants(rules: Rules) -> dict[str, list[str]]:
+    """The synthesiser's variants that each split may use: as the rules say, or shared out at random by variant_share."""
     table = rules["voices"]
-    rng = rules.generator("variants")
-    variants = [str(v) for v in rng.permutation(np.asarray(table["variants"], dtype=object))]
-    share = np.array([table["variant_share"][split] for split in SPLITS], dtype=float)
-    ends = np.round(np.cumsum(share / share.sum()) * len(variants)).astype(int)
-    result = {}
-    for split, start, end in zip(SPLITS, [0, *ends[:-1]], ends, strict=True):
-        own = variants[start:end]
+    if isinstance(table["variants"], dict):
+        result = {split: [str(v) for v in table["variants"].get(split, ())] for split in SPLITS}
+    else:
+        rng = rules.generator("variants")
+        variants = [str(v) for v in rng.permutation(np.asarray(table["variants"], dtype=object))]
+        share = np.array([table["variant_share"][split] for split in SPLITS], dtype=float)
+        ends = np.round(np.cumsum(share / share.sum()) * len(variants)).astype(int)
+        result = {split: variants[a:b] for split, a, b in zip(SPLITS, [0, *ends[:-1]], ends, strict=True)}
+    for split, own in result.items():
         if not own:
-            raise UserError(f"{rules.path}: [voices] variant_share leaves the {split} split without an espeak variant")
-        result[split] = tuple(_voice(rules, split, own, i) for i in range(rules["subsets"][subset]["voices"][split]))
+            raise UserError(f"{rules.path}: [voices] leaves the {split} split without a variant")
+    shared = set(result["test"]) & {*result["train"], *result["valid"]}
+    if shared:
+        raise UserError(f"{rules.path}: [voices] has {sorted(shared)[0]} in the test split and in another one")
     return result
 
 
@@ -137,13 +147,17 @@ def _voice(rules: Rules, split: str, variants: list[str], index: int) -> Voice:
     rng = rules.generator("voice", split, index)
     # Every variant speaks once before one speaks twice; the accent moves on with each round.
     variant = variants[index % len(variants)]
-    accents = table["accents"]
-    accent = accents[(index // len(variants) + int(rng.integers(len(accents)))) % len(accents)]
+    accents = table.get("accents")
+    if accents:
+        accent = accents[(index // len(variants) + int(rng.integers(len(accents)))) % len(accents)]
+        name, synthesiser_voice = f"{accent}-{variant}", f"{accent}+{variant}"
+    else:
+        name = synthesiser_voice = variant
     speed, tract = table["words_per_minute"], table["vocal_tract_log"]
     rate = speed["mean"] * np.exp(speed["spread_log"] * rng.standard_normal())
     return Voice(
-        name=f"{split}-{index:03d}-{accent}-{variant}",
-        synthesiser_voice=f"{accent}+{variant}",
+        name=f"{split}-{index:03d}-{name}",
+        synthesiser_voice=synthesiser_voice,
         words_per_minute=int(np.clip(round(rate), speed["low"], speed["high"])),
         vocal_tract=float(np.exp(np.clip(tract["sd"] * rng.standard_normal(), -tract["limit"], tract["limit"]))),
         pitch_st=float(table["pitch_st"]["mean"] + table["pitch_st"]["sd"] * rng.standard_normal()),

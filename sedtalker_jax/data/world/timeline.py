@@ -198,6 +198,10 @@ class Curve:
         centre = self.ramps.mean(axis=1, keepdims=True) - shift
         half = np.diff(self.ramps, axis=1) / 2.0
         half = half * rng.uniform(*table["ramp_scale"], size=half.shape)
+        # An expression may take longer to leave a face than to come onto it.
+        level = [max(part.intensity_start, part.intensity_end) for part in parts]
+        falls = np.array([[after < before] for before, after in zip(level[:-1], level[1:], strict=True)]).reshape(half.shape)
+        half = half * np.where(falls, table.get("fall_scale", 1.0), 1.0)
         ramps = np.concatenate([centre - half, centre + half], axis=1)
         return Curve(tuple(parts), ramps, self.spans - shift)
 

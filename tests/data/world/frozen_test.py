@@ -17,7 +17,8 @@ RULES = load_rules("configs/world_rules.toml")
 # Of the labels, the digest holds the order of the canonical ones.
 _WITHOUT_A_SAY = {
     "sedtalker_jax.errors", "sedtalker_jax.data.records", "sedtalker_jax.data.world.frozen", "sedtalker_jax.emotion.decoding",
-    "sedtalker_jax.emotion.editing", "sedtalker_jax.emotion.formats", "sedtalker_jax.emotion.keyframes", "sedtalker_jax.emotion.labels",
+    "sedtalker_jax.emotion.editing", "sedtalker_jax.emotion.formats", "sedtalker_jax.emotion.keyframes",
+    "sedtalker_jax.emotion.labels",
     "sedtalker_jax.emotion.schedule", "sedtalker_jax.emotion.shaping", "sedtalker_jax.emotion.track",
     "sedtalker_jax.face.template",
 }  # fmt: skip
@@ -109,5 +110,5 @@ def test_the_file_is_readable_line_by_line(monkeypatch, tmp_path):
 
 
 def test_an_unknown_synthesiser_is_named():
-    with pytest.raises(UserError, match="my.toml.*mbrola.*espeak-ng"):
+    with pytest.raises(UserError, match="my.toml.*mbrola.*espeak-ng, flite"):
         parse_rules('synthesiser = "mbrola"\n' + RULES.text, "my.toml")
