@@ -34,11 +34,22 @@ from typing import Any
 
 from sedtalker_jax.data import records
 from sedtalker_jax.data.building import Built, RecordBuild, add_up, plan_shards, total_up
-from sedtalker_jax.data.corpora.corpus import SPLITS, Choices, Clip, Corpus, Listing, Skipped
+from sedtalker_jax.data.corpora.corpus import SPLITS, Choices, Clip, Corpus, LeftOutError, Listing, Skipped
 from sedtalker_jax.data.pool import WorkerPool
 from sedtalker_jax.errors import UserError
 
-READERS: dict[str, str] = {}
+READERS: dict[str, str] = {
+    "crema_d": "sedtalker_jax.data.corpora.crema_d",
+    "emov_db": "sedtalker_jax.data.corpora.emov_db",
+    "esd": "sedtalker_jax.data.corpora.esd",
+    "iemocap": "sedtalker_jax.data.corpora.iemocap",
+    "jl": "sedtalker_jax.data.corpora.jl",
+    "meld": "sedtalker_jax.data.corpora.meld",
+    "ravdess": "sedtalker_jax.data.corpora.ravdess",
+    "savee": "sedtalker_jax.data.corpora.savee",
+    "tess": "sedtalker_jax.data.corpora.tess",
+    "zed": "sedtalker_jax.data.corpora.zed",
+}
 """Corpus name -> module that holds its reader as CORPUS."""
 
 CLIPS_PER_SHARD = 512
@@ -219,6 +230,8 @@ def _build(held: tuple[Corpus, Path, Path], clip: Clip) -> Built:
     corpus, root, out = held
     try:
         record = corpus.make_record(clip, root, out)
+    except LeftOutError as error:
+        return None, {"skipped": [[clip.id, error.reason, error.detail]]}
     except UserError as error:
         return None, {"skipped": [[clip.id, _DAMAGED, str(error)]]}
     known = {

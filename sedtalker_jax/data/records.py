@@ -3,6 +3,7 @@
     DIR/{train,valid,test}-00000-of-0000N.arrayrecord    random access by index
     DIR/manifest.json                                    written last: a directory without one is not finished
     DIR/face_space.npz                                   where there are faces (sedtalker_jax.face.space)
+    DIR/{train,valid,test}.index.json                    corpora: what planning needs of every record (data.index)
 
 One record is a dict (arrays little-endian; T speech frames, F animation frames, K emotions, R rank, W rig weights):
 
@@ -20,6 +21,24 @@ One record is a dict (arrays little-endian; T speech frames, F animation frames,
     rig           float16 [F, W]       exact rig weights (world only)
     phonemes      list[[symbol, start_s, end_s]]      (world only)
     prosody       dict          true prosody parameters (world only), for the oracle row
+
+Records of corpora have no face fields and add what their annotation holds (a field that a corpus lacks is absent):
+
+    label          str           the clip's one emotion; of ZED, its event's
+    corpus_label   str           the corpus's own word for it
+    label_kind     str           "intended" (an actor was asked for it) or "perceived" (listeners named it)
+    perceived      list[str]     what listeners voted for, where it is kept apart from the intended label; several: a tie
+    perceived_level  float       mean strength in [0, 1] that they gave; only where their vote is the intended label
+    level          int           ordinal intensity, 0 = weakest, on
+    level_scale    str           key of sedtalker_jax.emotion.labels.LEVEL_SCALES; scales can't be compared
+    ratings        dict          valence, arousal, dominance (IEMOCAP, 1 to 5)
+    sex            str           "female", "male" or '' (unknown)
+    language       str           BCP 47
+    licence        str
+    official_split str           where the corpus publishes one that we can't use (MELD's shares speakers)
+    session        str           recordings of a speaker may be joined when this is equal
+    loudness_db    float         RMS level of the active frames in dBFS
+    speech_span    [start_s, end_s]   from the first to the last active sound
 
 This module imports numpy only at the top; it never imports jax, so data workers stay light.
 """

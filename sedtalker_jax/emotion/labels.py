@@ -28,6 +28,95 @@ LABEL_SETS: Mapping[str, tuple[str, ...]] = MappingProxyType({"canonical": CANON
 CANONICAL_INDEX: Mapping[str, int] = MappingProxyType({name: index for index, name in enumerate(CANONICAL)})
 """Emotion name -> index into CANONICAL."""
 
+_CANONICAL_OF: Mapping[str, Mapping[str, str | None]] = MappingProxyType(
+    {
+        "meld": {
+            "neutral": "neutral",
+            "joy": "happy",
+            "surprise": "surprise",
+            "anger": "angry",
+            "sadness": "sad",
+            "disgust": "disgust",
+            "fear": "fear",
+        },
+        # Excited joins happy, as in the usual four-class task; frustration is the only source of "upset" anywhere.
+        "iemocap": {
+            "neu": "neutral",
+            "hap": "happy",
+            "exc": "happy",
+            "ang": "angry",
+            "sad": "sad",
+            "fru": "upset",
+            "sur": "surprise",
+            "fea": "fear",
+            "dis": "disgust",
+            "oth": None,
+            "xxx": None,
+        },
+        "jl": {
+            "neutral": "neutral",
+            "happy": "happy",
+            "excited": "happy",
+            "angry": "angry",
+            "sad": "sad",
+            "anxious": None,
+            "apologetic": None,
+            "assertive": None,
+            "concerned": None,
+            "encouraging": None,
+            "pensive": None,
+            "worried": None,
+            "enthusiastic": None,
+        },
+        "esd": {"neutral": "neutral", "angry": "angry", "happy": "happy", "sad": "sad", "surprise": "surprise"},
+        "crema_d": {"NEU": "neutral", "ANG": "angry", "DIS": "disgust", "FEA": "fear", "HAP": "happy", "SAD": "sad"},
+        "emov_db": {"neutral": "neutral", "amused": "happy", "angry": "angry", "disgusted": "disgust", "sleepy": None},
+        "tess": {
+            "neutral": "neutral",
+            "angry": "angry",
+            "disgust": "disgust",
+            "fear": "fear",
+            "happy": "happy",
+            "ps": "surprise",
+            "sad": "sad",
+        },
+        # Calm is neither neutral nor one of the eight; the reader's option `calm` can make it neutral.
+        "ravdess": {
+            "neutral": "neutral",
+            "calm": None,
+            "happy": "happy",
+            "sad": "sad",
+            "angry": "angry",
+            "fearful": "fear",
+            "disgust": "disgust",
+            "surprised": "surprise",
+        },
+        "savee": {
+            "n": "neutral",
+            "a": "angry",
+            "d": "disgust",
+            "f": "fear",
+            "h": "happy",
+            "sa": "sad",
+            "su": "surprise",
+        },
+        "zed": {"neutral": "neutral", "happy": "happy", "sad": "sad", "angry": "angry"},
+    }
+)
+
+LEVEL_SCALES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "ravdess": ("normal", "strong"),
+        "crema_d": ("LO", "MD", "HI"),
+        "crema_d_voice": ("20", "50", "80"),
+    }
+)
+"""Ordinal intensity scales: name -> levels, weakest first. They can't be compared: each needs thresholds of its own.
+
+crema_d is what the actor was asked for; crema_d_voice is the mean rating of listeners who heard the voice only, put to the
+nearest of the three levels that the raters' form showed.
+"""
+
 COLOURS: Mapping[str, str] = MappingProxyType(
     {
         "neutral": "#9aa0a6",
@@ -90,6 +179,27 @@ def resolve_label(name: str, labels: Sequence[str] = CANONICAL) -> str:
     near = difflib.get_close_matches(folded, list(labels), n=1)
     hint = f" (did you mean '{near[0]}'?)" if near else ""
     raise UserError(f"unknown emotion '{name}'{hint}; the known ones are {', '.join(labels)}")
+
+
+def corpus_label(corpus: str, word: str, labels: Sequence[str] = CANONICAL) -> str | None:
+    """The member of `labels` that a corpus's own word stands for; None where the word is none of them ("sleepy").
+
+    With labels=PAPER the map is SEDTalker's seven: surprise becomes None.
+
+    Raises:
+      UserError: the table does not know the corpus or the word.
+    """
+    if corpus not in _CANONICAL_OF:
+        raise UserError(f"no labels are known for corpus '{corpus}'; the known ones are {', '.join(_CANONICAL_OF)}")
+    table = _CANONICAL_OF[corpus]
+    if word not in table:
+        raise UserError(f"{corpus} has no label '{word}'; its labels are {', '.join(table)}")
+    return table[word] if table[word] in labels else None
+
+
+def corpus_words(corpus: str) -> tuple[str, ...]:
+    """Every word that a corpus uses as a label."""
+    return tuple(_CANONICAL_OF[corpus])
 
 
 def colour(label: str) -> str:

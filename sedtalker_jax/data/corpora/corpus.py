@@ -12,7 +12,20 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from sedtalker_jax.errors import UserError
+
 SPLITS = ("train", "valid", "test")
+
+
+class LeftOutError(UserError):
+    """A clip that can't be used, found when it was read: grouped by `reason` in the manifest, with its own `detail`."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason, self.detail = reason, detail
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +135,8 @@ class Corpus(abc.ABC):
           out: the record directory; the files of `fit` lie there.
 
         Raises:
-          UserError: the clip is damaged or unusable; it is left out, counted, and named with this message in the manifest.
+          UserError: the clip is damaged or unusable; it is left out, counted, and named with this message in the manifest
+            (LeftOutError: under a reason of its own).
         """
 
     def fit(self, clips: Sequence[Clip], root: Path, out: Path, workers: int, progress: bool) -> None:
