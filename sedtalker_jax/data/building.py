@@ -120,7 +120,16 @@ class RecordBuild:
 
     def _clear(self) -> None:
         # The manifest goes first: without one the directory is unfinished, whatever happens next.
-        own = (records.MANIFEST, "*.arrayrecord", ".*.arrayrecord.json", ".*.part", records.FACE_SPACE, *self._files, _BUILDING)
+        own = (
+            records.MANIFEST,
+            "*.index.npz",
+            "*.arrayrecord",
+            ".*.arrayrecord.json",
+            ".*.part",
+            records.FACE_SPACE,
+            *self._files,
+            _BUILDING,
+        )
         for pattern in own:
             for path in sorted(self.out.glob(pattern)):
                 path.unlink()

@@ -15,9 +15,10 @@ The contract of a reader. READERS maps a corpus's name to a module, imported onl
 4. `CORPUS.make_record(clip, root, out)` in worker processes, clip by clip: a dict of record fields. `prepare` itself adds
    id, corpus, split, speaker, licence and the clip's `fields` where the reader did not. UserError leaves the clip out,
    counted and named in the manifest; any other exception is a bug and stops the build.
-5. Shards are written through sedtalker_jax.data.building (restartable, the same bytes for any number of workers), the
-   manifest last: identity, licence, per split the totals, clips and seconds per label, speaker, sex, language, the
-   templates, and every clip that was left out, with its reason; then Listing.manifest and CORPUS.manifest(out).
+5. Shards are written through sedtalker_jax.data.building (restartable, the same bytes for any number of workers), then
+   each split's index (data.index), the manifest last: identity, licence, per split the totals, clips and seconds per label,
+   speaker, sex, language, the templates, and every clip that was left out, with its reason; then Listing.manifest and
+   CORPUS.manifest(out).
 
 Face readers put "fps" (> 0), "motion" [F, R], "activation" [F, K-1] and "template" into the record, and "face_space.npz"
 into fit_files; speech readers leave them out, and fps = 0.0, template = "" are filled in.
@@ -35,6 +36,7 @@ from typing import Any
 from sedtalker_jax.data import records
 from sedtalker_jax.data.building import Built, RecordBuild, add_up, plan_shards, total_up
 from sedtalker_jax.data.corpora.corpus import SPLITS, Choices, Clip, Corpus, LeftOutError, Listing, Skipped
+from sedtalker_jax.data.index import RecordIndex, index_name, index_row
 from sedtalker_jax.data.pool import WorkerPool
 from sedtalker_jax.errors import UserError
 
@@ -142,6 +144,9 @@ def prepare(
 
         written = building.write(plan, make)
     splits = {split: written.get(split, {"shards": []}) for split in SPLITS}
+    for split, content in splits.items():
+        rows = [row for shard in content["shards"] for row in shard.pop("index", [])]
+        RecordIndex.from_rows(rows).save(out / index_name(split))
     manifest = {**_manifest(corpus, splits, skipped, crossing), **listing.manifest, **corpus.manifest(out)}
     return building.finish(plan, manifest)
 
@@ -251,6 +256,7 @@ def _summary(record: Mapping[str, Any]) -> dict[str, Any]:
     seconds = round(record["num_samples"] / 16_000, 4)
     frames = {label: int((record["emotion"] == i).sum()) for i, label in enumerate(record["labels"])}
     summary: dict[str, Any] = {"samples": record["num_samples"], "frames": {k: n for k, n in frames.items() if n}}
+    summary["index"] = [index_row(record)]
     for name in ("speaker", "sex", "language", "label", "official_split", "template"):
         if record.get(name):
             summary[name] = {str(record[name]): {"clips": 1, "seconds": seconds}}

@@ -3,7 +3,7 @@
     DIR/{train,valid,test}-00000-of-0000N.arrayrecord    random access by index
     DIR/manifest.json                                    written last: a directory without one is not finished
     DIR/face_space.npz                                   where there are faces (sedtalker_jax.face.space)
-    DIR/{train,valid,test}.index.json                    corpora: what planning needs of every record (data.index)
+    DIR/{train,valid,test}.index.npz                     corpora: what planning needs of every record (data.index)
 
 One record is a dict (arrays little-endian; T speech frames, F animation frames, K emotions, R rank, W rig weights):
 
@@ -51,11 +51,14 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sedtalker_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from sedtalker_jax.data.index import RecordIndex
 
 MANIFEST = "manifest.json"
 FACE_SPACE = "face_space.npz"
@@ -227,3 +230,15 @@ class RecordReader(Sequence):
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return (self[i] for i in range(len(self)))
+
+    def index(self) -> RecordIndex:
+        """What planning needs of every record: the stored file, or, without one, read from the records."""
+        from sedtalker_jax.data.index import RecordIndex, index_name, index_row
+
+        path = self.directory / index_name(self.split)
+        if path.exists():
+            index = RecordIndex.load(path)
+            if len(index) != len(self):
+                raise UserError(f"{path} has {len(index)} rows for {len(self)} records; build the directory again")
+            return index
+        return RecordIndex.from_rows([index_row(read_record(self.read_bytes(i))) for i in range(len(self))])

@@ -44,6 +44,9 @@ def test_records_hold_what_the_reader_gave_and_the_manifest_counts_it(root, tmp_
     reader = records.RecordReader(tmp_path / "out", "train")
     assert [record["id"] for record in reader] == [name for name in NAMES if name[1] in "03"]
     assert reader[0]["corpus"] == "toy" and reader[0]["fps"] == 0.0 and reader[0]["fitted"] == 10
+    index = reader.index()
+    assert index.id.tolist() == [record["id"] for record in reader] and set(index.label) == {"neutral"}
+    assert index.num_samples.tolist() == [8_000] * 10 and set(index.speaker) == {"s0", "s3"}
     hidden = [path.name for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
     assert not hidden
 

@@ -48,6 +48,7 @@ class Toy(Corpus):
             "audio": encode_flac(waveform),
             "num_samples": len(waveform),
             "labels": ["neutral", "angry"],
+            "segments": [[0.0, len(waveform) / 16_000, clip.fields["label"]]],
             "emotion": np.full(24, clip.fields["label"] == "angry", np.int8),
             "fitted": int((out / "fitted.txt").read_text()),
         }
