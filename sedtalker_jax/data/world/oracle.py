@@ -16,6 +16,8 @@ from sedtalker_jax.data.records import FACE_SPACE, read_manifest
 from sedtalker_jax.data.world.faces import FaceCast
 from sedtalker_jax.data.world.rules import Rules, parse_rules
 from sedtalker_jax.data.world.synthesiser import Phone
+from sedtalker_jax.emotion.labels import ACTIVE, CANONICAL, NEUTRAL
+from sedtalker_jax.emotion.schedule import EditSchedule
 from sedtalker_jax.errors import UserError
 
 Schedule = Callable[[np.ndarray], np.ndarray]
@@ -80,9 +82,35 @@ class FaceOracle:
         return self.vertices(self.rig(speech, stretch(expression["activation"], len(speech["motion"]))), speech["template"])
 
     def render_schedule(self, speech: dict[str, Any], schedule: Schedule) -> np.ndarray:
-        """Vertices [F, V, 3] of a record's speech under an edit schedule, sampled at the animation frames f / fps."""
+        """Vertices [F, V, 3] of a record's speech under any activation over time, sampled at the animation frames f / fps."""
         times = np.arange(len(speech["motion"])) / float(speech["fps"])
         return self.vertices(self.rig(speech, schedule(times)), speech["template"])
+
+    def render_edit(self, speech: dict[str, Any], edits: EditSchedule) -> np.ndarray:
+        """Vertices [F, V, 3] of a record after an edit of its own expression (see `edited`)."""
+        return self.render_schedule(speech, lambda times: edited(speech["activation"], edits, times))
+
+
+def edited(activation: np.ndarray, edits: EditSchedule, times: np.ndarray) -> np.ndarray:
+    """What an edit schedule means in the world: activation [F, K - 1] at times [F] in seconds -> [F, K - 1] in [0, 1].
+
+    Each edit adds its alpha(t) to its target's activation and takes it from its source's, if it names one. More neutral is
+    less of everything, by that share; from neutral is towards the target.
+
+    Raises:
+      UserError: an emotion that the world has not, or a time past the end.
+    """
+    edits = edits.check(CANONICAL, float(times[-1]))
+    result = np.array(activation, dtype=np.float64)
+    for edit in edits.edits:
+        alpha = edit.alpha_at(times)
+        if edit.target == NEUTRAL:
+            result *= np.clip(1.0 - alpha, 0.0, None)[:, None]
+        else:
+            result[:, ACTIVE.index(edit.target)] += alpha
+        if edit.source is not None and edit.source != NEUTRAL:
+            result[:, ACTIVE.index(edit.source)] -= alpha
+    return np.clip(result, 0.0, 1.0)
 
 
 def stretch(activation: np.ndarray, num_frames: int) -> np.ndarray:
