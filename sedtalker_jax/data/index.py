@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,15 @@ import numpy as np
 
 from sedtalker_jax.errors import UserError
 
-_TEXT = ("id", "corpus", "speaker", "session", "label")
-_NUMBERS = {"num_samples": np.int64, "start": np.int64, "stop": np.int64, "loudness_db": np.float64}
+_TEXT = ("id", "corpus", "speaker", "session", "label", "sentence", "expression")
+_NUMBERS = {
+    "num_samples": np.int64,
+    "start": np.int64,
+    "stop": np.int64,
+    "loudness_db": np.float64,
+    "strength": np.float64,
+    "sound": np.int64,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +38,9 @@ class RecordIndex:
       num_samples: [N] int64.
       start, stop: [N] int64, samples of the first and after the last active sound; 0 and num_samples where not known.
       loudness_db: [N] float64, dBFS of the active frames; NaN where not known.
+      sentence, expression: [N] str, what is said and what the face shows throughout; '' where not known or no face.
+      strength: [N] float64, of the expression; NaN without one.
+      sound: [N] int64, checksum of the audio: equal for clips over one recording (data.cross_fade).
     """
 
     id: np.ndarray
@@ -41,6 +52,10 @@ class RecordIndex:
     start: np.ndarray
     stop: np.ndarray
     loudness_db: np.ndarray
+    sentence: np.ndarray
+    expression: np.ndarray
+    strength: np.ndarray
+    sound: np.ndarray
 
     def __len__(self) -> int:
         return len(self.num_samples)
@@ -87,11 +102,13 @@ def index_name(split: str) -> str:
 
 
 def index_row(record: Mapping[str, Any]) -> list:
-    """The row of a record, in the order of RecordIndex's columns; JSON values."""
+    """The row of a record, column by column; JSON values."""
     num_samples = int(record["num_samples"])
     start, stop = record.get("speech_span", (0.0, num_samples / 16_000))
     labels = {segment[2] for segment in record["segments"]}
     label = labels.pop() if len(labels) == 1 else ""
     texts = [record["id"], record["corpus"], record["speaker"], record.get("session", ""), label]
     span = [max(0, round(start * 16_000)), min(num_samples, round(stop * 16_000))]
-    return [*texts, num_samples, *span, record.get("loudness_db", float("nan"))]
+    face = [str(record.get("sentence", "")), record.get("expression", ""), record.get("strength", float("nan"))]
+    sound = zlib.crc32(np.ascontiguousarray(record.get("audio", np.zeros(0, np.uint8))))
+    return [*texts, num_samples, *span, record.get("loudness_db", float("nan")), *face, sound]

@@ -41,8 +41,14 @@ from sedtalker_jax.data.pool import WorkerPool
 from sedtalker_jax.errors import UserError
 
 READERS: dict[str, str] = {
+    "3d_ravdess": "sedtalker_jax.data.faces.threed_ravdess",
+    "3dmead": "sedtalker_jax.data.faces.threedmead",
+    "biwi": "sedtalker_jax.data.faces.biwi",
+    "biwi_6": "sedtalker_jax.data.faces.biwi_6",
+    "captures": "sedtalker_jax.data.faces.captures",
     "crema_d": "sedtalker_jax.data.corpora.crema_d",
     "emov_db": "sedtalker_jax.data.corpora.emov_db",
+    "emovoca": "sedtalker_jax.data.faces.emovoca",
     "esd": "sedtalker_jax.data.corpora.esd",
     "iemocap": "sedtalker_jax.data.corpora.iemocap",
     "jl": "sedtalker_jax.data.corpora.jl",
@@ -50,6 +56,7 @@ READERS: dict[str, str] = {
     "ravdess": "sedtalker_jax.data.corpora.ravdess",
     "savee": "sedtalker_jax.data.corpora.savee",
     "tess": "sedtalker_jax.data.corpora.tess",
+    "vocaset": "sedtalker_jax.data.faces.vocaset",
     "zed": "sedtalker_jax.data.corpora.zed",
 }
 """Corpus name -> module that holds its reader as CORPUS."""
@@ -257,7 +264,7 @@ def _summary(record: Mapping[str, Any]) -> dict[str, Any]:
     frames = {label: int((record["emotion"] == i).sum()) for i, label in enumerate(record["labels"])}
     summary: dict[str, Any] = {"samples": record["num_samples"], "frames": {k: n for k, n in frames.items() if n}}
     summary["index"] = [index_row(record)]
-    for name in ("speaker", "sex", "language", "label", "official_split", "template"):
+    for name in ("speaker", "sex", "language", "label", "official_split", "template", "expression"):
         if record.get(name):
             summary[name] = {str(record[name]): {"clips": 1, "seconds": seconds}}
     if record.get("level") is not None:
@@ -304,5 +311,6 @@ _SUMMARIES = {
     "levels": "level",
     "official_splits": "official_split",
     "templates": "template",
+    "expressions": "expression",
 }
 """Key in the manifest's splits -> record field that it counts."""

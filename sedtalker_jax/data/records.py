@@ -16,13 +16,25 @@ One record is a dict (arrays little-endian; T speech frames, F animation frames,
     emotion       int8 [T]      -1 = unlabelled, silence or collar
     intensity     float16 [T]   in [0, 1], NaN = unlabelled
     fps           float
-    motion        float16 [F, R]       coefficients in the directory's face space
-    activation    float16 [F, K - 1]   the face's truth, non-neutral emotions in canonical order
+    motion        float16 or float32 [F, R]   coefficients in the directory's face space
+    residual      bytes         what these leave, where that is more than 0.01 mm anywhere in the clip: zlib of little-endian
+                                integers [F, V, 3] of `residual_bits` (8 or 16), in steps of 2^-17 m, so that template +
+                                motion . basis + residual is the original to 0.007 mm (data.faces.motion_code.true_vertices)
+    activation    float16 [F, K - 1]   the face's truth, non-neutral emotions in canonical order; NaN = unlabelled
     rig           float16 [F, W]       exact rig weights (world only)
     phonemes      list[[symbol, start_s, end_s]]      (world only)
     prosody       dict          true prosody parameters (world only), for the oracle row
 
-Records of corpora have no face fields and add what their annotation holds (a field that a corpus lacks is absent):
+Records of face data sets (data.faces) say where a face's emotion comes from:
+
+    expression          str     canonical emotion of the face throughout the clip, '' where the data set does not say
+    strength            float   of it, in [0, 1]: what `activation` holds; NaN where expression is ''
+    native_expression, expression_level     str, int or None    the data set's own name and level of it
+    voice_emotion       str     canonical emotion of the voice, '' where nobody labelled it
+    condition           str     what may drive the face in training: "schedule" = `activation` alone, since the voice does not
+                                carry the face's emotion (EmoVOCA, VOCASET); "voice" = the diarizer's output too
+
+Records of speech corpora have no face fields and add what their annotation holds (a field that a corpus lacks is absent):
 
     label          str           the clip's one emotion; of ZED, its event's
     corpus_label   str           the corpus's own word for it

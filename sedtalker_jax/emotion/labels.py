@@ -109,6 +109,7 @@ LEVEL_SCALES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "ravdess": ("normal", "strong"),
         "crema_d": ("LO", "MD", "HI"),
         "crema_d_voice": ("20", "50", "80"),
+        "mead": ("level_1", "level_2", "level_3"),
     }
 )
 """Ordinal intensity scales: name -> levels, weakest first. They can't be compared: each needs thresholds of its own.
