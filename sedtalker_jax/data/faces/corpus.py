@@ -1,16 +1,7 @@
 """What the readers of face data sets share: from motion files and sound to records, and the fit of the face space.
 
 A reader lists its clips, opens one clip's motion and says where the mesh, the regions and the templates are; everything
-else is here. Fields of a face record beside those of records.py's docstring, all from `FaceClip`:
-
-    expression          what the face shows: a canonical emotion, or "" where the data set does not say
-    native_expression   the data set's own name of it
-    expression_level    the data set's own level of it, or None
-    voice_emotion       what the voice says: a canonical emotion, or "" where nobody labelled it
-    condition           where the face's emotion may come from in training: "schedule" = from `activation` alone, since the
-                        voice does not carry it (EmoVOCA: expressive faces over neutral speech); "voice" = from the voice too
-
-`activation` is NaN where `expression` is "": unknown is not neutral.
+else is here. The fields of a face record stand in sedtalker_jax.data.records.
 """
 
 from __future__ import annotations
@@ -19,7 +10,6 @@ import abc
 import dataclasses
 import functools
 import re
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -27,14 +17,15 @@ from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Float
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
 
-from sedtalker_jax.axes import SAMPLE_RATE, num_speech_frames
 from sedtalker_jax.data import records
-from sedtalker_jax.data.corpora.corpus import Clip, Corpus, LeftOut
+from sedtalker_jax.data.corpora.corpus import Clip, Corpus, LeftOutError
 from sedtalker_jax.data.faces.motion_code import encode_motion
 from sedtalker_jax.data.faces.space_fit import fit_space
 from sedtalker_jax.data.faces.surface import Surface
-from sedtalker_jax.data.pool import WorkerPool
+from sedtalker_jax.data.world.clock import SAMPLE_RATE, num_speech_frames
 from sedtalker_jax.emotion.labels import ACTIVE, CANONICAL, NEUTRAL
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.face.space import FaceSpace
@@ -193,6 +184,7 @@ class FaceCorpus(Corpus):
             "fps": native / stride,
             "activation": self.activation(clip, len(vertices), stride, root).astype(np.float16),
             "expression": clip.expression or "",
+            "strength": float("nan") if clip.expression is None else clip.strength,
             **self.voice_truth(clip, waveform),
             **self.more_fields(clip, len(vertices), stride, root),
             **encode_motion(space, template, vertices),
@@ -204,28 +196,36 @@ class FaceCorpus(Corpus):
             raise UserError(
                 f"{self.name}: no training clip to fit a face space to; --option space=DIR takes another data set's"
             )
+        # One thread: linear algebra with another number of threads rounds otherwise, and records should not depend on that.
+        with threadpool_limits(limits=1):
+            self._fit(clips, root, progress).save(out / records.FACE_SPACE)
+
+    def _fit(self, clips: Sequence[FaceClip], root: Path, progress: bool) -> FaceSpace:
         options = clips[0].options
         rank = whole_number(options["rank"], "rank", 1)
         neutral = self.templates(root, options)
-        num_vertices = len(next(iter(neutral.values())))
-        surface = self.surface(root, options, num_vertices)
+        surface = self.surface(root, options, len(next(iter(neutral.values()))))
         templates = [
             FaceTemplate(name, surface.topology, vertices, surface.faces, surface.regions)
             for name, vertices in sorted(neutral.items())
         ]
         fps = self.clip_fps(clips[0]) / frame_stride(options["fps"], self.clip_fps(clips[0]))
         if options["space"]:
-            space = _borrow_space(options["space"], templates, surface, fps)
-        else:
-            chosen = [clips[i] for i in np.unique(np.linspace(0, len(clips) - 1, min(len(clips), _FIT_FRAMES)).astype(int))]
-            jobs = [(clip, max(1, _FIT_FRAMES // len(chosen))) for clip in chosen]
-            with WorkerPool(workers, _hold, (self, str(root), neutral)) as pool:
-                samples = pool.map(_sample, jobs, f"{self.name} face space" if progress else None)
-                space = fit_space(
-                    samples, rank, topology=surface.topology, faces=surface.faces, templates=templates,
-                    regions=surface.regions, fps=fps,
-                )  # fmt: skip
-        space.save(out / records.FACE_SPACE)
+            return _borrow_space(options["space"], templates, surface, fps)
+        chosen = [clips[i] for i in np.unique(np.linspace(0, len(clips) - 1, min(len(clips), _FIT_FRAMES)).astype(int))]
+        shown = tqdm(chosen, desc=f"{self.name} face space", unit="clip", disable=not progress)
+        samples = (self._sample(clip, root, neutral[clip.template], max(1, _FIT_FRAMES // len(chosen))) for clip in shown)
+        return fit_space(samples, rank, surface=surface, templates=templates, fps=fps)
+
+    def _sample(self, clip: FaceClip, root: Path, template: np.ndarray, count: int) -> Float[np.ndarray, "n V 3"]:
+        """Displacements of `count` frames spread over a clip; none of a damaged one, which make_record reports."""
+        try:
+            motion = self.open_motion(clip, root)
+            frames = np.unique(np.linspace(0, len(motion) - 1, min(count, len(motion))).astype(int))
+            displacements = motion[frames] - template
+        except UserError:
+            return np.zeros((0, *template.shape))
+        return displacements[np.isfinite(displacements).all(axis=(1, 2))]
 
     def manifest(self, out: Path) -> Mapping[str, Any]:
         """Frame rate, rank and topology of the face space, and how many vertices each region has."""
@@ -233,13 +233,6 @@ class FaceCorpus(Corpus):
         regions = {name: len(value) for name, value in sorted(space.regions.items())}
         face = {"topology": space.topology, "num_vertices": space.num_vertices, "regions": regions}
         return {"fps": space.fps, "rank": space.rank, "face_space": {**face, "residual_rms_mm": round(space.residual * 1e3, 6)}}
-
-    def summary(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
-        """See Corpus.summary: a row per record by which clips of one sound are found (sedtalker_jax.data.cross_fade)."""
-        row = {key: record.get(key) for key in ("id", "speaker", "sentence", "expression", "expression_level")}
-        row |= {"sound": zlib.crc32(record["audio"].tobytes()), "frames": len(record["motion"]), "fps": record["fps"]}
-        exact = {"clips": 1, "with_residual": int("residual" in record), "bytes": len(record.get("residual", b""))}
-        return {"clips": [row], "exact_motion": exact}
 
 
 def constant_activation(expression: str | None, strength: float, num_frames: int) -> Float[np.ndarray, "F K-1"]:
@@ -272,18 +265,18 @@ def common_length(num_frames: int, fps: float, num_samples: int, name: str) -> t
     """Frames and samples that both sound and motion have: (frames at `fps`, samples at 16 kHz).
 
     Raises:
-      LeftOut: they differ by more than a third of a second, or nothing is left.
+      LeftOutError: they differ by more than a third of a second, or nothing is left.
     """
     seconds = (num_frames / fps, num_samples / SAMPLE_RATE)
     if abs(seconds[0] - seconds[1]) > _MAX_MISMATCH_S:
-        raise LeftOut(
+        raise LeftOutError(
             "sound and motion of different lengths",
             f"{name}: {num_frames} frames at {fps:g} fps last {seconds[0]:.2f} s, its sound {seconds[1]:.2f} s",
         )
     frames = min(num_frames, int(num_samples / SAMPLE_RATE * fps + 0.5))
     samples = min(num_samples, round(frames / fps * SAMPLE_RATE))
     if frames < 2 or num_speech_frames(samples) < 1:
-        raise LeftOut("too short", f"{name}: {frames} frames with sound")
+        raise LeftOutError("too short", f"{name}: {frames} frames with sound")
     return frames, samples
 
 
@@ -347,24 +340,6 @@ def _borrow_space(path: str, templates: Sequence[FaceTemplate], surface: Surface
         regions=dict(surface.regions),
         fps=fps,
     )
-
-
-def _hold(corpus: FaceCorpus, root: str, neutral: Mapping[str, np.ndarray]) -> tuple:
-    return corpus, Path(root), neutral
-
-
-def _sample(held: tuple, clip: FaceClip, count: int) -> Float[np.ndarray, "n V 3"]:
-    """Displacements of `count` frames spread over a clip; none of a damaged one, which make_record reports."""
-    corpus, root, neutral = held
-    template = neutral[clip.template]
-    try:
-        motion = corpus.open_motion(clip, root)
-        frames = np.unique(np.linspace(0, len(motion) - 1, min(count, len(motion))).astype(int))
-        displacements = motion[frames] - template
-    except UserError:
-        return np.zeros((0, *template.shape), np.float32)
-    usable = np.isfinite(displacements).all(axis=(1, 2))
-    return displacements[usable].astype(np.float32)
 
 
 def face_fields(

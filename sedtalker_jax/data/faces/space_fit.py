@@ -7,12 +7,12 @@ IncrementalPCA, because that one centres: here zero coefficients are the templat
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Float
-from threadpoolctl import threadpool_limits
 
+from sedtalker_jax.data.faces.surface import Surface
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.face.space import FaceSpace
 from sedtalker_jax.face.template import FaceTemplate
@@ -83,10 +83,8 @@ def fit_space(
     displacements: Iterable[Float[np.ndarray, "n V 3"]],
     max_rank: int,
     *,
-    topology: str,
-    faces: np.ndarray,
+    surface: Surface,
     templates: Sequence[FaceTemplate],
-    regions: Mapping[str, np.ndarray],
     fps: float,
 ) -> FaceSpace:
     """A face space from displacements in batches of any size; the result depends on their order only through rounding.
@@ -94,26 +92,24 @@ def fit_space(
     Args:
       displacements: from the template, metres; read once.
       max_rank: the rank is smaller where fewer axes leave a micrometre.
-      topology, faces, templates, regions, fps: of the space.
+      surface, templates, fps: of the space.
 
     Raises:
       UserError: no motion, or values that are not finite.
     """
     V = templates[0].num_vertices
     sketch = MotionSketch(3 * V, _KEPT_PER_RANK * max_rank)
-    # One thread: linear algebra with another number of threads rounds otherwise, and records should not depend on that.
-    with threadpool_limits(limits=1):
-        for batch in _regroup(displacements, 3 * V):
-            sketch.add(batch)
-        basis, left = sketch.basis(max_rank, NEGLIGIBLE_RMS_M**2 * sketch.rows * V)
+    for batch in _regroup(displacements, 3 * V):
+        sketch.add(batch)
+    basis, left = sketch.basis(max_rank, NEGLIGIBLE_RMS_M**2 * sketch.rows * V)
     return FaceSpace(
-        topology=topology,
-        faces=np.asarray(faces, np.int32),
+        topology=surface.topology,
+        faces=surface.faces,
         basis=basis.astype(np.float32),
         mean_motion=sketch.mean.astype(np.float32),
         template_names=tuple(template.name for template in templates),
         templates=np.stack([template.vertices for template in templates]).astype(np.float32),
-        regions=dict(regions),
+        regions=dict(surface.regions),
         fps=float(fps),
         residual=float(np.sqrt(left / (sketch.rows * V))),
     )

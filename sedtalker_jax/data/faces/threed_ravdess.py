@@ -16,14 +16,11 @@ from types import MappingProxyType
 from sedtalker_jax.data.corpora.corpus import Choices, Licence, Listing, Skipped
 from sedtalker_jax.data.faces.corpus import FaceClip, face_fields, one_of, relative
 from sedtalker_jax.data.faces.flame_parameters import FLAME_OPTIONS, FlameCorpus
-from sedtalker_jax.emotion.labels import NEUTRAL, corpus_label
+from sedtalker_jax.emotion.labels import LEVEL_SCALES, NEUTRAL, corpus_label
 from sedtalker_jax.errors import UserError
 
 WORDS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 """RAVDESS's emotions 01 to 08."""
-
-LEVEL_NAMES = ("normal", "strong")
-"""Its intensities 01 and 02."""
 
 _STEM = re.compile(r"0[1-3]-01-(0[1-8])-(0[12])-(0[12])-(0[12])-(\d\d)")
 
@@ -62,9 +59,9 @@ class ThreedRavdess(FlameCorpus):
             fields = face_fields(
                 f"statement{match[3]}", native_expression=word, expression_level=level + 1, voice_emotion=emotion,
                 label=emotion, corpus_label=word, label_kind="intended", sex="male" if actor % 2 else "female",
-                **({} if neutral else {"level": LEVEL_NAMES[level], "level_scale": "ravdess"}),
+                **({} if neutral else {"level": level, "level_scale": "ravdess"}),
             )  # fmt: skip
-            strength = 0.0 if neutral else (level + 1) / len(LEVEL_NAMES)
+            strength = 0.0 if neutral else (level + 1) / len(LEVEL_SCALES["ravdess"])
             split = "train" if actor <= 20 else "valid" if actor <= 22 else "test"
             clips.append(FaceClip(
                 stem, relative(sound, root), split, subject, fields, relative(parameters, root), subject, emotion, strength,

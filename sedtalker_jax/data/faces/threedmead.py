@@ -16,7 +16,7 @@ from types import MappingProxyType
 from sedtalker_jax.data.corpora.corpus import Choices, Licence, Listing, Skipped
 from sedtalker_jax.data.faces.corpus import FaceClip, face_fields, one_of, relative
 from sedtalker_jax.data.faces.flame_parameters import FLAME_OPTIONS, FlameCorpus
-from sedtalker_jax.emotion.labels import NEUTRAL
+from sedtalker_jax.emotion.labels import LEVEL_SCALES, NEUTRAL
 from sedtalker_jax.errors import UserError
 
 EMOTIONS: tuple[tuple[str, str | None], ...] = (
@@ -24,8 +24,6 @@ EMOTIONS: tuple[tuple[str, str | None], ...] = (
     ("disgusted", "disgust"), ("angry", "angry"), ("contempt", None),
 )  # fmt: skip
 """MEAD's emotions in the order of the numbers in file names, with the canonical ones; contempt has none."""
-
-LEVEL_NAMES = ("level_1", "level_2", "level_3")
 
 SUBJECTS: Mapping[str, str] = MappingProxyType(
     {
@@ -87,9 +85,9 @@ class ThreedMead(FlameCorpus):
                     f"{'neutral' if neutral else name}_{sentence:03d}", native_expression=name, expression_level=level + 1,
                     voice_emotion=emotion, label=emotion, corpus_label=name, label_kind="intended",
                     sex="female" if subject[0] == "W" else "male",
-                    **({} if neutral else {"level": LEVEL_NAMES[level], "level_scale": "mead"}),
+                    **({} if neutral else {"level": level, "level_scale": "mead"}),
                 )  # fmt: skip
-                strength = 0.0 if neutral else (level + 1) / len(LEVEL_NAMES)
+                strength = 0.0 if neutral else (level + 1) / len(LEVEL_SCALES["mead"])
                 clips.append(FaceClip(
                     stem, relative(sound, root), split, subject, fields, relative(parameters, root), subject, emotion, strength,
                     choices.options,

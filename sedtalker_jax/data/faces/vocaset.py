@@ -22,7 +22,6 @@ import numpy as np
 import soxr
 from jaxtyping import Float
 
-from sedtalker_jax.axes import SAMPLE_RATE
 from sedtalker_jax.data.corpora.corpus import Choices, Licence, Listing, Skipped
 from sedtalker_jax.data.faces.corpus import (
     SCHEDULE,
@@ -39,6 +38,7 @@ from sedtalker_jax.data.faces.corpus import (
     what_is_in,
 )
 from sedtalker_jax.data.faces.surface import Surface, find_mesh, find_regions, load_surface
+from sedtalker_jax.data.world.clock import SAMPLE_RATE
 from sedtalker_jax.emotion.labels import NEUTRAL
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.face.array_pickle import load_pickled_arrays
