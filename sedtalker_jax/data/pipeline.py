@@ -19,10 +19,16 @@ import numpy as np
 from sedtalker_jax import axes
 from sedtalker_jax.data.condition_noise import disturb
 from sedtalker_jax.data.face_codec import FaceCodec
-from sedtalker_jax.data.records import RecordReader, read_record
+from sedtalker_jax.data.joins import JoinConfig, JoinSampler
+from sedtalker_jax.data.mixing import MixedReader
+from sedtalker_jax.data.records import RecordReader
+from sedtalker_jax.emotion.labels import LEVEL_SCALES
 from sedtalker_jax.models.track_source import NOISY_TRACK, PREDICTED_TRACK, TRUE_TRACK
 
 Batch = dict[str, dict[str, np.ndarray]]
+
+_BLOCK = 8
+"""Batches of joined examples whose lengths are sorted together: long ones meet long ones, and padding stays small."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +42,9 @@ class PipelineConfig:
     track_shares: shares of training clips whose emotion condition is the true track, the disturbed true track, and the
       diarizer's own.
     gain_db: range of the random gain of training audio, +/- this many dB.
+    joins: emotion changes made on the fly from records of single utterances (data.joins); None reads records as they are.
+      Joined batches also hold the ordinal levels.
+    levels: whether batches hold level and level_scale without joins too.
     num_workers: worker processes; 0 reads in threads. Part of the config since it is no tuning knob of a single run.
     prefetch: batches read ahead.
     """
@@ -46,10 +55,14 @@ class PipelineConfig:
     bucket_seconds: tuple[float, ...] = (4.0,)
     track_shares: tuple[float, float, float] = (0.3, 0.3, 0.4)
     gain_db: float = 4.0
+    joins: JoinConfig | None = None
+    levels: bool = False
     num_workers: int = 0
     prefetch: int = 4
 
     def __post_init__(self):
+        if isinstance(self.joins, Mapping):
+            object.__setattr__(self, "joins", JoinConfig(**self.joins))
         if self.bucket_seconds[-1] != self.max_seconds or list(self.bucket_seconds) != sorted(self.bucket_seconds):
             raise ValueError(f"bucket_seconds={self.bucket_seconds} must rise and end at max_seconds={self.max_seconds}")
 
@@ -68,10 +81,9 @@ def _epoch_batches(durations: tuple[float, ...], config: PipelineConfig, epoch: 
     return tuple(batches[i] for i in rng.permutation(len(batches)))
 
 
-def clip_durations(reader: RecordReader) -> tuple[float, ...]:
+def clip_durations(reader: RecordReader | MixedReader) -> tuple[float, ...]:
     """Seconds of every clip of a split."""
-    samples = (read_record(reader.read_bytes(i))["num_samples"] for i in range(len(reader)))
-    return tuple(n / axes.SAMPLE_RATE for n in samples)
+    return tuple(n / axes.SAMPLE_RATE for n in reader.index().num_samples.tolist())
 
 
 class TrainBatches:
@@ -79,7 +91,7 @@ class TrainBatches:
 
     def __init__(
         self,
-        reader: RecordReader,
+        reader: RecordReader | MixedReader,
         codec: FaceCodec | None,
         labels: Sequence[str],
         config: PipelineConfig,
@@ -102,6 +114,12 @@ class TrainBatches:
         self._reader, self._codec, self._labels, self._config = reader, codec, tuple(labels), config
         self._start, self._stop = start, stop
         self._rows = slice(process_index, None, process_count)
+        self._joined = None
+        if config.joins is not None:
+            if codec is not None:
+                raise ValueError("joins are for speech alone: a face does not go on into another recording")
+            self._joined = JoinedExamples(reader, labels, config)
+            return
         self._durations = clip_durations(reader)
         self._per_epoch = [len(_epoch_batches(self._durations, config, 0))]
         if not self._per_epoch[0]:
@@ -112,6 +130,8 @@ class TrainBatches:
 
     def __getitem__(self, item: int) -> Batch:
         number = self._start + item
+        if self._joined is not None:
+            return self._joined.batch(number, self._rows)
         # The number of batches in an epoch depends on the bucket sizes only, so it is the same in every epoch.
         epoch, position = divmod(number, self._per_epoch[0])
         bucket, rows = _epoch_batches(self._durations, self._config, epoch)[position]
@@ -128,6 +148,60 @@ class TrainBatches:
             for row in rows[self._rows]
         ]
         return pad_batch(examples, seconds, self._codec)
+
+
+class JoinedExamples:
+    """Batches of joined utterances: batch n is made from (seed, n) alone.
+
+    The examples of an epoch follow one another through its seeded order (data.joins); blocks of 8 batches are sorted by
+    length, cut into batches, and these shuffled. A batch is padded to the first bucket edge that its longest plan fits.
+
+    Args:
+      reader, labels, config: as of TrainBatches; config.joins is set.
+
+    Raises:
+      ValueError: fewer usable clips than one batch.
+    """
+
+    def __init__(self, reader: RecordReader | MixedReader, labels: Sequence[str], config: PipelineConfig) -> None:
+        self._reader, self._labels, self._config = reader, tuple(labels), config
+        self.sampler = JoinSampler(reader.index(), labels, config.joins, config.seed)
+        if len(self.sampler) < config.batch_size:
+            raise ValueError(f"batch_size={config.batch_size}: fewer usable clips ({len(self.sampler)}) than one batch")
+        self._blocks: dict[int, list[tuple[float, list[int]]]] = {}
+
+    def _block(self, block: int) -> list[tuple[float, list[int]]]:
+        """(seconds of the bucket edge, numbers of the examples) of each batch of a block."""
+        if block not in self._blocks:
+            config, size = self._config, self._config.batch_size
+            first = block * _BLOCK * size
+            lengths = np.array([self._num_samples(first + i) for i in range(_BLOCK * size)])
+            order = np.argsort(lengths, kind="stable").reshape(_BLOCK, size)
+            batches = []
+            for rows in np.random.Generator(np.random.Philox(key=[config.seed + 5, block])).permutation(order):
+                longest = min(float(lengths[rows].max()) / axes.SAMPLE_RATE, config.max_seconds)
+                edge = config.bucket_seconds[int(np.searchsorted(config.bucket_seconds, longest - 1e-6))]
+                batches.append((edge, [int(first + i) for i in rows]))
+            while len(self._blocks) > 2:
+                self._blocks.pop(next(iter(self._blocks)))
+            self._blocks[block] = batches
+        return self._blocks[block]
+
+    def _num_samples(self, number: int) -> int:
+        return self.sampler.plan(*divmod(number, len(self.sampler))).num_samples(self.sampler.crossfade)
+
+    def batch(self, number: int, rows: slice) -> Batch:
+        """The rows of global batch `number`."""
+        seconds, numbers = self._block(number // _BLOCK)[number % _BLOCK]
+        return pad_batch([self.example(example) for example in numbers[rows]], seconds, None)
+
+    def example(self, number: int) -> dict[str, Any]:
+        """Joined example `number`, counted over all epochs."""
+        epoch, index = divmod(number, len(self.sampler))
+        plan = self.sampler.plan(epoch, index)
+        record = self.sampler.example(plan, [self._reader[piece.row] for piece in plan.pieces], epoch, index)
+        rng = np.random.Generator(np.random.Philox(key=[self._config.seed + 1, number]))
+        return make_example(record, None, self._labels, self._config, rng, training=True)
 
 
 def _crop_unit(fps: float) -> int:
@@ -186,6 +260,8 @@ def make_example(
         boundary=boundary_targets(record["segments"], axes.speech_frame_times(T) + start),
         seed=np.uint32(rng.integers(2**32)),
     )
+    if config.levels or config.joins is not None:
+        example["level"], example["level_scale"] = level_frames(record, frames, emotion)
     if codec is not None:
         F = min(axes.num_animation_frames(len(waveform), fps), len(record["motion"]) - first)
         template = codec.space.templates[codec.space.template_names.index(record["template"])]
@@ -203,6 +279,23 @@ def make_example(
     return example
 
 
+def level_frames(record: Mapping[str, Any], frames: np.ndarray, emotion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ordinal level and the index of its scale in LEVEL_SCALES for each frame, both int32 [T], -1 where nobody gave one.
+
+    Args:
+      record: a record; of a joined one, level and level_scale are arrays over its frames already.
+      frames: [T] which frames of the record.
+      emotion: [T] labels of these frames; where there is none (-1), there is no level.
+    """
+    if isinstance(record.get("level"), np.ndarray):
+        return record["level"][frames], record["level_scale"][frames]
+    known = record.get("level_scale") in LEVEL_SCALES
+    scale = list(LEVEL_SCALES).index(record["level_scale"]) if known else -1
+    level = record["level"] if known else -1
+    labelled = emotion >= 0
+    return np.where(labelled, level, -1).astype(np.int32), np.where(labelled, scale, -1).astype(np.int32)
+
+
 def boundary_targets(segments: Sequence[Sequence], times: np.ndarray, reach: float = 0.1) -> np.ndarray:
     """1 at a change of label, falling linearly to 0 at `reach` seconds; joins of equal labels are no changes."""
     changes = [b[0] for a, b in zip(segments, segments[1:], strict=False) if a[2] != b[2]]
@@ -217,8 +310,9 @@ def pad_batch(examples: Sequence[Mapping[str, Any]], seconds: float, codec: Face
 
     Returns:
       {"speech": waveform [B, S], lengths [B], emotion [B, T] (-1 = unlabelled or padding), intensity [B, T], intensity_mask,
-      boundary, boundary_mask, seed [B]} and, with a codec, {"face": motion [B, F, R], num_frames [B], fps [B],
-      template_code [B, Q], activation [B, F, K-1], track_source [B], seed [B]}; the face part has no waveform of its own.
+      boundary, boundary_mask, seed [B], with joins or levels also level and level_scale [B, T]} and, with a codec,
+      {"face": motion [B, F, R], num_frames [B], fps [B], template_code [B, Q], activation [B, F, K-1], track_source [B],
+      seed [B]}; the face part has no waveform of its own.
     """
     S = int(round(seconds * axes.SAMPLE_RATE))
     T = axes.num_speech_frames(S)
@@ -247,6 +341,8 @@ def pad_batch(examples: Sequence[Mapping[str, Any]], seconds: float, codec: Face
             seed=seeds,
         )
     }
+    if "level" in examples[0]:
+        batch["speech"] |= dict(level=padded("level", T, -1), level_scale=padded("level_scale", T, -1))
     if codec is not None:
         # Whole clips share one bucket edge; the longest row of any fps decides the padded frame count of that edge.
         fps = np.array([example["fps"] for example in examples], np.float32)

@@ -1,0 +1,116 @@
+"""Several record directories as one: their records one after another, their manifests added up, one corpus held out."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sedtalker_jax.data.building import add_up
+from sedtalker_jax.data.index import RecordIndex
+from sedtalker_jax.data.records import RecordReader, read_manifest
+from sedtalker_jax.errors import UserError
+
+
+class MixedReader(Sequence):
+    """The records of one split of several directories, as RecordReader gives them; directories that lack it add nothing.
+
+    Args:
+      directories: finished record directories.
+      split: "train", "valid" or "test".
+      decode_audio: whether records also hold waveform [S] float32.
+
+    Raises:
+      UserError: a directory is unfinished, or no directory has records of the split.
+    """
+
+    def __init__(self, directories: Sequence[str | Path], split: str, decode_audio: bool = True) -> None:
+        self.manifest = merge_manifests([read_manifest(directory) for directory in directories])
+        having = [directory for directory in directories if split in read_manifest(directory)["splits"]]
+        self.readers = [RecordReader(directory, split, decode_audio) for directory in having]
+        self.readers = [reader for reader in self.readers if len(reader)]
+        if not self.readers:
+            raise UserError(f"no records of split {split!r} in {', '.join(map(str, directories))}")
+        self._ends: list[int] = []
+        for reader in self.readers:
+            self._ends.append(len(reader) + (self._ends[-1] if self._ends else 0))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def _place(self, index: int) -> tuple[RecordReader, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        which = bisect.bisect_right(self._ends, index)
+        return self.readers[which], index - (self._ends[which - 1] if which else 0)
+
+    def read_bytes(self, index: int) -> bytes:
+        """The stored bytes of record `index`."""
+        reader, inner = self._place(index)
+        return reader.read_bytes(inner)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        reader, inner = self._place(int(index))
+        return reader[inner]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (record for reader in self.readers for record in reader)
+
+    def index(self) -> RecordIndex:
+        """As RecordReader.index, over all."""
+        return RecordIndex.join([reader.index() for reader in self.readers])
+
+
+def open_records(
+    directories: str | Path | Sequence[str | Path], split: str, decode_audio: bool = True
+) -> RecordReader | MixedReader:
+    """A reader of one directory, or of several as one.
+
+    Raises:
+      UserError: as RecordReader and MixedReader.
+    """
+    if isinstance(directories, str | Path):
+        return RecordReader(directories, split, decode_audio)
+    if len(directories) == 1:
+        return RecordReader(directories[0], split, decode_audio)
+    return MixedReader(directories, split, decode_audio)
+
+
+def merge_manifests(manifests: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What training reads of a manifest, added up over directories: hours, records and frames per label of each split.
+
+    `corpora` lists the corpora; where two directories hold the same speaker's name in different corpora, it is counted under
+    corpus/speaker.
+    """
+    merged: dict[str, Any] = {"corpora": [_name(manifest) for manifest in manifests], "splits": {}}
+    for manifest in manifests:
+        for split, content in manifest["splits"].items():
+            own = {key: content[key] for key in ("records", "hours", "frames") if key in content}
+            own["speakers"] = [f"{_name(manifest)}/{speaker}" for speaker in content.get("speakers", ())]
+            add_up(merged["splits"].setdefault(split, {}), own)
+    return merged
+
+
+def hold_out(directories: Sequence[str | Path], corpus: str) -> tuple[list[str], list[str]]:
+    """Leave-one-corpus-out: (directories to train and validate on, directories to test on).
+
+    Args:
+      directories: finished record directories of several corpora.
+      corpus: the one that no parameter, threshold or statistic may have seen; all its splits are then a test set.
+
+    Raises:
+      UserError: no directory holds that corpus, or nothing is left to train on.
+    """
+    names = {str(directory): _name(read_manifest(directory)) for directory in directories}
+    held = [directory for directory, name in names.items() if name == corpus]
+    rest = [directory for directory, name in names.items() if name != corpus]
+    if not held:
+        raise UserError(f"no directory holds {corpus!r} to leave out; there are {', '.join(sorted(set(names.values())))}")
+    if not rest:
+        raise UserError(f"without {corpus!r} there is nothing to train on; give more directories")
+    return rest, held
+
+
+def _name(manifest: Mapping[str, Any]) -> str:
+    return str(manifest.get("corpus") or manifest.get("world", ""))
