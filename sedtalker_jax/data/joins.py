@@ -12,7 +12,6 @@ Loudness carries anger, sadness and strength: each speaker has one gain, from ne
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -120,7 +119,7 @@ class JoinSampler:
         for row in self.usable:
             if index.label[row]:
                 self._voices.setdefault(self._voice(row), {}).setdefault(str(index.label[row]), []).append(row)
-        self._order = functools.lru_cache(maxsize=2)(self._draw_order)
+        self._orders: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
         return len(self.usable)
@@ -128,8 +127,15 @@ class JoinSampler:
     def _voice(self, row: int) -> tuple[str, str, str]:
         return str(self.index.corpus[row]), str(self.index.speaker[row]), str(self.index.session[row])
 
-    def _draw_order(self, epoch: int) -> np.ndarray:
+    def _order(self, epoch: int) -> np.ndarray:
         """Anchor rows of an epoch: each cell gets its share, and goes through all its clips before one comes again."""
+        if epoch not in self._orders:
+            # Two epochs meet in one block of batches; more are never asked for together.
+            self._orders = {known: order for known, order in self._orders.items() if abs(known - epoch) == 1}
+            self._orders[epoch] = self._draw_order(epoch)
+        return self._orders[epoch]
+
+    def _draw_order(self, epoch: int) -> np.ndarray:
         rng = _generator(self.seed + _ORDER_STREAM, epoch)
         shares = cell_shares(self._cells, self.config.corpus_temperature, self.config.emotion_temperature)
         rows = []

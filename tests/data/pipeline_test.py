@@ -1,5 +1,7 @@
 """Batches are a function of their number: without joins as records are, with joins from single utterances."""
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -27,6 +29,7 @@ def test_a_batch_depends_on_its_number_only(config):
     whole, late = batches_of(config), batches_of(config, start=17)
     for number in (17, 39, 20):
         equal(whole[number]["speech"], late[number - 17]["speech"])
+    equal(pickle.loads(pickle.dumps(whole))[20]["speech"], whole[20]["speech"])  # as worker processes get it
     halves = [batches_of(config, process_index=p, process_count=2) for p in range(2)]
     for number in (0, 23):
         together = whole[number]["speech"]
