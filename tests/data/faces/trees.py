@@ -208,3 +208,64 @@ def write_flame(folder: Path, num_vertices: int) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     write_old_pickle(folder / "generic_model.pkl", flame_arrays(num_vertices))
     return folder
+
+
+# ---- BIWI ----
+
+
+def write_biwi(root: Path, num_vertices: int = 23370, unit: float = 0.18, frames: int = 25, subjects=("F2", "F1")) -> Path:
+    """BIWI as converted, in units of `unit` metres, with a neutral sentence that is no part of the data set."""
+    mesh = head(num_vertices)
+    templates = {subject: mesh * (1.0 + 0.03 * i) / unit for i, subject in enumerate(subjects)}
+    for subject in subjects:
+        for sentence in ("e01", "e33", "e37", "01"):
+            vertices = motion(templates[subject] * unit, frames, seed=int(sentence[-2:])) / unit
+            write_array(root / "vertices_npy" / f"{subject}_{sentence}.npy", vertices.reshape(frames, -1))
+            write_sound(root / "wav" / f"{subject}_{sentence}.wav", frames / 25, rate=44_100, seed=int(sentence[-2:]))
+    write_old_pickle(root / "templates.pkl", templates)
+    count = 46356 if num_vertices == 23370 else 2 * num_vertices
+    write_ply(root / "BIWI.ply", mesh / unit, triangles(num_vertices, count))
+    write_regions(root / "regions", num_vertices)
+    return root
+
+
+# ---- FLAME parameters in 3DMEAD's layout ----
+
+
+def write_parameters(root: Path, stems: list[str], frames: int = 30, fps: float = 25.0) -> Path:
+    """param/<stem>.npy [1, F, 403] and wav/<stem>.wav; the tracked identity trembles around the subject's."""
+    for number, stem in enumerate(stems):
+        subject = stem.split("_")[0] if "_" in stem else stem[-2:]
+        identity = np.random.default_rng(sum(map(ord, subject))).normal(size=300)
+        rng = np.random.default_rng(number)
+        shape = identity + rng.normal(0, 0.05, (frames, 300))
+        expression = np.cumsum(rng.normal(0, 0.1, (frames, 100)), axis=0)
+        jaw = np.stack([0.1 + 0.1 * np.sin(np.arange(frames) / 3), *np.zeros((2, frames))], axis=1)
+        write_array(root / "param" / f"{stem}.npy", np.concatenate([shape, expression, jaw], axis=1)[None].astype(np.float32))
+        write_sound(root / "wav" / f"{stem}.wav", frames / fps, rate=16_000, seed=number)
+    return root
+
+
+# ---- reading them back ----
+
+
+def build(corpus, root: Path, out: Path, **options: str):
+    """(listing, clip id -> record) of a reader, in this process: what prepare does, without its shards."""
+    from sedtalker_jax.data.prepare import check_choices
+
+    listing = corpus.list_clips(root, check_choices(corpus, 0, options))
+    out.mkdir(parents=True, exist_ok=True)
+    corpus.fit([clip for clip in listing.clips if clip.split == "train"], root, out, 1, False)
+    made = {}
+    for clip in listing.clips:
+        made[clip.id] = {"id": clip.id, "split": clip.split, "speaker": clip.speaker, **clip.fields}
+        made[clip.id] |= corpus.make_record(clip, root, out)
+    return listing, made
+
+
+def reasons(listing) -> dict[str, set[str]]:
+    """Reason -> ids of what a listing leaves out."""
+    found: dict[str, set[str]] = {}
+    for entry in listing.skipped:
+        found.setdefault(entry.reason, set()).add(entry.id)
+    return found
