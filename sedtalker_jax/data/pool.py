@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
+
+from sedtalker_jax.errors import UserError
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _held: Any = None  # of a worker process
@@ -44,34 +49,51 @@ class WorkerPool:
     """
 
     def __init__(self, workers: int, make: Callable, arguments: tuple) -> None:
-        saved = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
-        os.environ.update({name: "1" for name in _THREAD_VARIABLES})
-        try:
-            context = multiprocessing.get_context("spawn")
-            self._pool = context.Pool(workers, initializer=_start, initargs=(make, arguments))
-        finally:
-            for name, value in saved.items():
-                if value is None:
-                    os.environ.pop(name)
-                else:
-                    os.environ[name] = value
+        context = multiprocessing.get_context("spawn")
+        self._pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=(make, arguments))
 
     def map(self, function: Callable, jobs: Sequence[tuple], title: str | None = None, chunk: int = 4) -> Iterator[Any]:
         """function(held, *job) of every job, in order, as they become ready; `title` shows a progress bar under it.
 
         function is a module's own (it travels by name).
+
+        Raises:
+          UserError: when the results are read and a worker has died (killed for memory, or crashed by a damaged file).
         """
         from tqdm import tqdm
 
-        stream = self._pool.imap(_call, [(function, job) for job in jobs], chunksize=chunk)
-        return iter(tqdm(stream, total=len(jobs), desc=title, unit="clip", disable=title is None, smoothing=0.05))
+        with _single_threaded():  # map starts the processes
+            stream = self._pool.map(_call, [(function, job) for job in jobs], chunksize=chunk)
+        return iter(
+            tqdm(_until_broken(stream), total=len(jobs), desc=title, unit="clip", disable=title is None, smoothing=0.05)
+        )
 
     def __enter__(self) -> WorkerPool:
         return self
 
-    def __exit__(self, kind, *_) -> None:
-        if kind is None:
-            self._pool.close()
-        else:
-            self._pool.terminate()
-        self._pool.join()
+    def __exit__(self, *_) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _single_threaded() -> Iterator[None]:
+    saved = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+    os.environ.update({name: "1" for name in _THREAD_VARIABLES})
+    try:
+        yield
+    finally:
+        for name, value in saved.items():
+            if value is None:
+                os.environ.pop(name)
+            else:
+                os.environ[name] = value
+
+
+def _until_broken(stream: Iterator[Any]) -> Iterator[Any]:
+    try:
+        yield from stream
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a worker process died (killed for want of memory, or crashed by a damaged file); what was finished is kept: "
+            "start again, with fewer --workers"
+        ) from error

@@ -93,6 +93,19 @@ def test_an_interrupted_build_goes_on_and_gives_the_same_bytes(root, tmp_path, m
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
+def test_a_worker_that_dies_ends_the_build_and_what_was_finished_is_kept(root, tmp_path):
+    crashing = root / "s3_4.wav"
+    whole = crashing.read_bytes()
+    crashing.write_bytes(b"crash")
+    with pytest.raises(UserError, match="a worker process died"):
+        build(root, tmp_path / "out", workers=2)
+    assert not (tmp_path / "out" / records.MANIFEST).exists()
+    crashing.write_bytes(whole)
+    build(root, tmp_path / "out", workers=2)
+    build(root, tmp_path / "fresh", workers=1)
+    assert contents(tmp_path / "out") == contents(tmp_path / "fresh")
+
+
 def test_an_interrupted_build_of_something_else_is_cleared(root, tmp_path, monkeypatch):
     write_shard = records.write_shard
     monkeypatch.setattr(building.records, "write_shard", lambda *_: 1 / 0)
