@@ -162,11 +162,12 @@ class RecordBuild:
         return splits
 
     def finish(self, plan: Sequence[Shard], manifest: Mapping[str, Any]) -> dict[str, Any]:
-        """Writes the manifest (the identity is put in front), removes what only the build needed, returns the manifest."""
+        """Writes the manifest (the identity is put in front), removes what only builds needed (one that was killed leaves a
+        half-written shard under a temporary name), returns the manifest."""
         manifest = {**self.identity, **manifest}
         records.write_json(self.out / records.MANIFEST, manifest)
-        for shard in plan:
-            self._summary_path(shard).unlink()
+        for path in [*map(self._summary_path, plan), *self.out.glob(".*.part")]:
+            path.unlink()
         (self.out / _BUILDING).unlink(missing_ok=True)
         return manifest
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -22,11 +24,18 @@ def _start(make: Callable, arguments: tuple) -> None:
     global _held, _failure
     # Ctrl-C reaches the whole process group; the parent alone answers it, by ending the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
     try:
         _held = make(*arguments)
     except Exception as error:
         # Raised with the first job: a pool starts workers that fail here again, without end.
         _failure = error
+
+
+def _end_with_the_parent() -> None:
+    """A parent that is killed can't end its workers, and they would wait for jobs for ever."""
+    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
 
 
 def _call(task: tuple[Callable, tuple]) -> Any:

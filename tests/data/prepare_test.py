@@ -84,6 +84,7 @@ def test_an_interrupted_build_goes_on_and_gives_the_same_bytes(root, tmp_path, m
     assert len(written) == 2 and not (tmp_path / "out" / records.MANIFEST).exists()
     with pytest.raises(UserError, match="no finished record directory"):
         records.RecordReader(tmp_path / "out", "train")
+    (tmp_path / "out" / ".train-00000-of-00003.arrayrecord.1.part").write_bytes(b"of a process that was killed")
     kept = {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in written}
     again = []
     monkeypatch.setattr(building.records, "write_shard", lambda path, data: again.append(path.name) or write_shard(path, data))
