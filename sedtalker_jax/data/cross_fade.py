@@ -172,7 +172,7 @@ def fade_weights(times: np.ndarray, centres: Sequence[float], lengths: Sequence[
 def cross_fade(
     records: Sequence[Mapping[str, Any]],
     projections: Float[np.ndarray, "3 R R"],
-    times: Sequence[float],
+    times: Sequence[float] | np.ndarray,
     rng: np.random.Generator,
     config: FadeConfig | None = None,
 ) -> dict[str, Any]:

@@ -162,7 +162,7 @@ def test_clips_of_one_recording_are_found_and_drawn(space):
     made = [
         record(space, "n0", "neutral", 0.0), record(space, "h1", "happy", 1 / 3), record(space, "h3", "happy", 1.0),
         record(space, "other sentence", "happy", 1.0, talk=1), record(space, "other voice", "happy", 1.0, speaker="t"),
-        record(space, "same again", "happy", 1.0, talk=1), {**record(space, "unlabelled", "sad", 0.0, talk=1), "expression": ""},
+        record(space, "same again", "happy", 1.0, talk=1), {**record(space, "?", "sad", 0.0, talk=1), "expression": ""},
         record(space, "a1", "angry", 1 / 3), record(space, "other sound", "sad", 1.0, audio=np.zeros(5, np.uint8) + 9),
     ]  # fmt: skip
     index = RecordIndex.from_rows([index_row(clip) for clip in made])

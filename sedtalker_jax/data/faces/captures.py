@@ -222,6 +222,7 @@ def _clip(
     emotion = resolve_label(row["emotion"]) if "emotion" in row else None
     voice = resolve_label(row["voice_emotion"]) if "voice_emotion" in row else emotion
     strength = 0.0 if emotion in (None, NEUTRAL) else _number(root, stem, row, "intensity", "1", 0.0, 1.0)
+    heard: dict[str, Any] = {"label": voice} if voice else {}
     silent_voice = voice == NEUTRAL and emotion not in (None, NEUTRAL)
     fields = face_fields(
         row.get("sentence", stem),
@@ -230,7 +231,7 @@ def _clip(
         condition=SCHEDULE if silent_voice else VOICE,
         native_fps=_fps(root, stem, row, motion, options),
         intensity_given="intensity" in row,
-        **({"label": voice} if voice else {}),
+        **heard,
     )
     split = row.get("split", "")
     if split and split not in SPLITS:

@@ -46,7 +46,7 @@ SHARED_OPTIONS: Mapping[str, tuple[str, str]] = MappingProxyType(
 )
 
 _FIT_FRAMES = 8192
-_MAX_MISMATCH_S = 0.35  # between the lengths of sound and motion; more means another clip or another frame rate
+_MAX_MISMATCH = (0.35, 0.1)  # between sound and motion: seconds, or share of the clip; more is another clip or frame rate
 
 
 class Motion(Protocol):
@@ -54,9 +54,11 @@ class Motion(Protocol):
 
     def __len__(self) -> int:
         """Number of frames."""
+        ...
 
     def __getitem__(self, frames: slice | np.ndarray) -> Float[np.ndarray, "n V 3"]:
         """The given frames, in metres."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,10 +79,22 @@ class FaceClip(Clip):
     options: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
+class Rows(Protocol):
+    """What gives rows of vertices: an array, a memory map, or a choice of rows of one."""
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        ...
+
+    def __getitem__(self, rows: slice | np.ndarray, /) -> np.ndarray:
+        """The given rows."""
+        ...
+
+
 class VertexArray:
     """Motion in one array [F, V, 3] or [F, 3 V], often a memory map, in units of `metres_per_unit`."""
 
-    def __init__(self, array: np.ndarray, num_vertices: int, metres_per_unit: float = 1.0) -> None:
+    def __init__(self, array: Rows, num_vertices: int, metres_per_unit: float = 1.0) -> None:
         self._array, self._num_vertices, self._scale = array, num_vertices, metres_per_unit
 
     def __len__(self) -> int:
@@ -265,10 +279,10 @@ def common_length(num_frames: int, fps: float, num_samples: int, name: str) -> t
     """Frames and samples that both sound and motion have: (frames at `fps`, samples at 16 kHz).
 
     Raises:
-      LeftOutError: they differ by more than a third of a second, or nothing is left.
+      LeftOutError: they differ by more than a third of a second and a tenth of the clip, or nothing is left.
     """
     seconds = (num_frames / fps, num_samples / SAMPLE_RATE)
-    if abs(seconds[0] - seconds[1]) > _MAX_MISMATCH_S:
+    if abs(seconds[0] - seconds[1]) > max(_MAX_MISMATCH[0], _MAX_MISMATCH[1] * max(seconds)):
         raise LeftOutError(
             "sound and motion of different lengths",
             f"{name}: {num_frames} frames at {fps:g} fps last {seconds[0]:.2f} s, its sound {seconds[1]:.2f} s",
