@@ -28,8 +28,7 @@ _LEAD_S, _TAIL_S = 0.03, 0.12  # of silence that is left before and after the wo
 _SMOOTH_S = 0.10  # over which one word's prosody passes into the next one's
 _LOWEST_HZ, _HIGHEST_HZ = 55.0, 500.0
 _HEADROOM = np.log(3.0)  # Flite wraps round where a sample exceeds 16 bits; gain belongs to the caller, in float
-# Of the first synthesis only the frames are wanted: with few coefficients its sound costs least.
-_FEWER_COEFFICIENTS = 20
+_STOP = -1  # CST_AUDIO_STREAM_STOP
 
 _POINTER, _TEXT = ctypes.c_void_p, ctypes.c_char_p
 
@@ -58,7 +57,22 @@ class _Wave(ctypes.Structure):
     ]
 
 
-_TRACK, _WAVE = ctypes.POINTER(_Track), ctypes.POINTER(_Wave)
+_Callback = ctypes.CFUNCTYPE(ctypes.c_int, _POINTER, ctypes.c_int, ctypes.c_int, ctypes.c_int, _POINTER)
+
+
+class _Streaming(ctypes.Structure):
+    """cst_audio_streaming_info of cst_audio.h."""
+
+    _fields_ = [
+        ("min_buffsize", ctypes.c_int),
+        ("asc", _Callback),
+        ("utt", ctypes.c_void_p),
+        ("item", ctypes.c_void_p),
+        ("userdata", ctypes.c_void_p),
+    ]
+
+
+_TRACK, _WAVE, _STREAMING = ctypes.POINTER(_Track), ctypes.POINTER(_Wave), ctypes.POINTER(_Streaming)
 _SIGNATURES = {
     "flite_init": (ctypes.c_int, []),
     "flite_synth_text": (_POINTER, [_TEXT, _POINTER]),
@@ -70,7 +84,9 @@ _SIGNATURES = {
     "item_feat_float": (ctypes.c_float, [_POINTER, _TEXT]),
     "ffeature_string": (_TEXT, [_POINTER, _TEXT]),
     "get_param_val": (_POINTER, [_POINTER, _TEXT, _POINTER]),
-    "feat_set_int": (None, [_POINTER, _TEXT, ctypes.c_int]),
+    "feat_set": (None, [_POINTER, _TEXT, _POINTER]),
+    "new_audio_streaming_info": (_STREAMING, []),
+    "audio_streaming_info_val": (_POINTER, [_STREAMING]),
     "val_track": (_TRACK, [_POINTER]),
     "val_cg_db": (_POINTER, [_POINTER]),
     "mlpg": (_TRACK, [_TRACK, _POINTER]),
@@ -105,6 +121,8 @@ class Flite:
             setattr(self, name, function)
         self.flite_init()
         self._voices = {}
+        # Of the first synthesis only the frames are wanted: its sound is stopped before it begins.
+        self._stop = _Callback(lambda *_: _STOP)
         for name in VOICES:
             library = find_library(f"flite_cmu_us_{name}")
             if library is not None:
@@ -113,7 +131,10 @@ class Flite:
                 self._voices[name] = register(None)
                 # struct cst_voice begins with its name and its features.
                 features = ctypes.cast(self._voices[name], ctypes.POINTER(_POINTER))[1]
-                self.feat_set_int(features, b"mlsa_speed_param", _FEWER_COEFFICIENTS)
+                streaming = self.new_audio_streaming_info()
+                streaming.contents.min_buffsize = 0
+                streaming.contents.asc = self._stop
+                self.feat_set(features, b"streaming_info", self.audio_streaming_info_val(streaming))
 
     def items(self, utterance: int, relation: bytes):
         """The items of a relation of an utterance, in order."""
@@ -128,7 +149,6 @@ class Flite:
         if voice is None:
             return refusal(f"flite has no voice {request['voice']!r} here; it has {', '.join(self._voices) or 'none'}")
         words = request["words"]
-        ctypes.CDLL(None).srand(1)  # the noise in the excitation is the C library's
         utterance = self.flite_synth_text(" ".join(word[0] for word in words).encode(), voice)
         if not utterance:
             return refusal("flite said nothing")
@@ -154,6 +174,7 @@ class Flite:
         frames, strength = _interpolate(frames, source), _interpolate(strength, source)
         frames[:, 0] = plan_pitch(frames[:, 0], spoken, words)
         frames[:, 1] -= _HEADROOM
+        ctypes.CDLL(None).srand(1)  # the noise in the excitation is the C library's
         wave = self.mlsa_resynthesis(_track(frames), _track(strength), database, None, 0).contents
         pcm = np.ctypeslib.as_array(wave.samples, (wave.num_samples,)).astype("<i2").tobytes()
         return answer(pcm, wave.sample_rate, [list(event) for event in spoken])

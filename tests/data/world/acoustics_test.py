@@ -133,12 +133,8 @@ def test_nothing_leaves_the_range_of_a_recording():
 
 def test_distractors_come_as_often_as_the_rules_say():
     wave, gain = buzz(0.3), RULES["distractors"]["gain_db"]
-    alike = [
-        np.array_equal(
-            acoustics.channel(RULES, wave, buzz(1.0), np.random.default_rng(i)), through_channel(i, wave, gain_db=gain)
-        )
-        for i in range(400)
-    ]
+    made = [acoustics.channel(RULES, wave, buzz(1.0), np.random.default_rng(i)) for i in range(400)]
+    alike = [np.array_equal(result, through_channel(i, wave, gain_db=gain)) for i, result in enumerate(made)]
     table = RULES["distractors"]
     clean = (1 - table["noise_probability"]) * (1 - table["reverberation_probability"]) * (1 - table["codec_probability"])
     assert np.mean(alike) == pytest.approx(clean, abs=0.07)
