@@ -8,9 +8,11 @@ import pathlib
 
 from ml_collections import ConfigDict
 
-from sedtalker_jax.data.records import RecordReader
+from sedtalker_jax.data.records import FACE_SPACE, RecordReader, read_manifest
+from sedtalker_jax.errors import UserError
 from sedtalker_jax.evaluation import report
 from sedtalker_jax.evaluation.table import write_metrics_json
+from sedtalker_jax.face.space import FaceSpace
 from sedtalker_jax.inference.pipeline import SEDTalker
 from sedtalker_jax.inference.scoring import Predictions, fit_temperature, predict, score_animation, score_emotion
 from sedtalker_jax.speech import save_audio
@@ -27,6 +29,9 @@ def evaluate(
 ) -> dict[str, dict]:
     """Scores a workdir's newest checkpoint and writes metrics.json, report.html, plots and speech.wav beside it.
 
+    On another world than the model was trained on (`--config.data.directory=DIR`) nothing is fitted to the data: the
+    temperature stays the one that the model's own validation split gave, and the results go to WORKDIR/on-WORLD.
+
     Args:
       config: names the data directory.
       workdir: of train.py.
@@ -38,26 +43,30 @@ def evaluate(
       The content of metrics.json: section -> metric -> systems.
 
     Raises:
-      UserError: no checkpoint, no data.
+      UserError: no checkpoint, no data; another world before the model's own.
     """
     directory = pathlib.Path(config.data.directory)
     model = SEDTalker.load(workdir)
-    model.temperature = 1.0
-    valid = predict(model, RecordReader(directory, "valid"), config.data.valid_clips)
-    model.temperature = fit_temperature(valid)
-    temporary = workdir / "calibration.json.tmp"
-    temporary.write_text(json.dumps({"temperature": model.temperature}) + "\n")
-    os.replace(temporary, workdir / "calibration.json")
+    meta, step = read_meta(workdir)
+    manifest = read_manifest(directory)
+    world_hash = manifest.get("world_hash", "")
+    if world_hash == meta["world_hash"]:
+        _calibrate(model, RecordReader(directory, "valid"), config.data.valid_clips, workdir)
+    else:
+        if not (workdir / "calibration.json").exists():
+            raise UserError(f"{workdir} has no calibration.json yet: evaluate on the data that it was trained on first")
+        workdir = workdir / f"on-{manifest.get('world') or directory.name}"
+        workdir.mkdir(exist_ok=True)
 
     predictions = predict(model, RecordReader(directory, split), max_clips)
     emotion = score_emotion(model, predictions, directory, baseline_clips=baseline_clips, workers=os.cpu_count() or 1)
-    animation = score_animation(model, predictions)
-    meta, step = read_meta(workdir)
+    animation = score_animation(model, predictions, FaceSpace.load(directory / FACE_SPACE))
     info = {
         "step": step,
         "split": split,
         "clips": len(predictions.records),
-        "world_hash": meta["world_hash"],
+        "world_hash": world_hash,
+        "trained_on": meta["world_hash"],
         "temperature": round(model.temperature, 4),
         "baseline_clips": baseline_clips,
     }
@@ -78,6 +87,15 @@ def evaluate(
     name = predictions.clips[example].name
     print(f"\n{workdir}: metrics.json, report.html, plots/, calibration.json and speech.wav ({name}) written")
     return {name: table.to_dict() for name, table in tables.items()}
+
+
+def _calibrate(model: SEDTalker, reader: RecordReader, num_clips: int, workdir: pathlib.Path) -> None:
+    """Fits the model's temperature on a validation split, sets it and writes calibration.json."""
+    model.temperature = 1.0
+    model.temperature = fit_temperature(predict(model, reader, num_clips))
+    temporary = workdir / "calibration.json.tmp"
+    temporary.write_text(json.dumps({"temperature": model.temperature}) + "\n")
+    os.replace(temporary, workdir / "calibration.json")
 
 
 def _example(predictions: Predictions) -> int:

@@ -16,10 +16,12 @@ from sedtalker_jax import evaluation as ev
 from sedtalker_jax.data.records import RecordReader
 from sedtalker_jax.data.world.timeline import silences
 from sedtalker_jax.emotion import EmotionTrack
+from sedtalker_jax.errors import UserError
 from sedtalker_jax.evaluation.animation_evaluation import AnimationEvaluation, AnimationRegions
 from sedtalker_jax.evaluation.table import ScoreRow, ScoreTable
 from sedtalker_jax.face.chart import TOPOLOGY
 from sedtalker_jax.face.regions import head_landmarks
+from sedtalker_jax.face.space import FaceSpace
 from sedtalker_jax.inference.baselines import FrameForest, measured_prosody, record_labels, true_prosody
 from sedtalker_jax.inference.pipeline import SEDTalker
 
@@ -143,15 +145,22 @@ SYSTEMS = ("model", "model, true track", "neutral template", "mean motion")
 """The model with its own track, with the face's true activation; a still face; the training motion's mean."""
 
 
-def score_animation(model: SEDTalker, predictions: Predictions, *, num_curves: int = 3) -> AnimationScores:
+def score_animation(model: SEDTalker, predictions: Predictions, truth: FaceSpace, *, num_curves: int = 3) -> AnimationScores:
     """Animation scores of SYSTEMS, as vertices on each clip's own template.
 
     Args:
       model: the trained model.
       predictions: records and tracks of a split.
+      truth: the face space of these records, which may be another data set than the model's own: its templates are the ones
+        to animate, its basis is what the records' motion is given in.
       num_curves: clips whose lip distance is kept for plots.
+
+    Raises:
+      UserError: the records' faces have another topology or frame rate than the model's.
     """
     codec, space = model.codec, model.codec.space
+    if truth.fps != model.fps:
+        raise UserError(f"the records' faces move at {truth.fps:g} fps and the model's at {model.fps:g}; choose other data")
     regions = AnimationRegions.from_mapping(
         space.topology, space.regions, space.num_vertices, lip_points=lip_points(space.topology)
     )
@@ -160,14 +169,14 @@ def score_animation(model: SEDTalker, predictions: Predictions, *, num_curves: i
     for record, track in zip(
         tqdm(predictions.records, desc="animate", unit="clip", mininterval=2.0), predictions.tracks, strict=True
     ):
-        face = model.template(record["template"])
+        face = model.template(truth.template(record["template"]))
         waveform = record["waveform"]
         F = axes.num_animation_frames(len(waveform), model.fps)
         heard = track.at_times(np.arange(F) / model.fps, sharpness=model.model.config.sharpness).activation
         true = np.zeros_like(heard)
         stored = np.asarray(record["activation"], np.float32)[:F]
         true[: len(stored)] = stored
-        target = space.vertices(face.vertices, np.asarray(record["motion"], np.float32))
+        target = truth.vertices(face, np.asarray(record["motion"], np.float32))
         still = np.zeros((F, codec.rank), np.float32)
         motions = (model.motion(waveform, heard, face), model.motion(waveform, true, face), None, still)
         vertices = {

@@ -1,0 +1,90 @@
+"""Scoring on faces that the model does not know: the truth must come from the records' own face space."""
+
+import dataclasses
+import types
+
+import numpy as np
+import pytest
+
+from sedtalker_jax import axes
+from sedtalker_jax.data.face_codec import FaceCodec
+from sedtalker_jax.data.world.faces import FaceCast
+from sedtalker_jax.data.world.rules import load_rules
+from sedtalker_jax.data.world.synthesiser import Phone
+from sedtalker_jax.emotion import EmotionTrack
+from sedtalker_jax.emotion.labels import ACTIVE, CANONICAL
+from sedtalker_jax.errors import UserError
+from sedtalker_jax.inference.scoring import Predictions, score_animation
+
+SECONDS = 1.6
+SAMPLES = int(SECONDS * axes.SAMPLE_RATE)
+FPS = 30.0
+FRAMES = axes.num_animation_frames(SAMPLES, FPS)
+PHONES = [Phone(symbol, 0.2 + 0.2 * i, 0.4 + 0.2 * i, 0, 0) for i, symbol in enumerate(("m", "A:", "p", "i:", "b", "u:"))]
+
+
+def cast(path):
+    """A world's heads with a face space fitted to some of their motion, and clips of its test head: [F, W] each."""
+    rules = load_rules(path)
+    faces = FaceCast(dataclasses.replace(rules, table={**rules.table, "face_space": {"rank": 32}}), "tiny")
+    activations = [np.outer(np.linspace(0.2, 0.9, FRAMES), np.eye(len(ACTIVE))[k]) for k in range(len(ACTIVE))]
+    samples = [(i % 2, faces.articulate("train", i % 2, PHONES, a)[::3]) for i, a in enumerate(activations)]
+    faces.space = faces.fit_space(samples)
+    return faces, [faces.articulate("test", 0, PHONES, a) for a in activations[:3]]
+
+
+class Seer:
+    """A model of world A that animates perfectly, as far as its face space goes."""
+
+    def __init__(self, codec, displacements):
+        self.codec, self.fps, self._displacements, self._calls = codec, FPS, displacements, 0
+        self.model = types.SimpleNamespace(config=types.SimpleNamespace(sharpness=1.0))
+        self.faces = []
+
+    def template(self, template):
+        return template
+
+    def motion(self, waveform, activations, face):
+        self.faces.append(face)
+        moved = self._displacements[self._calls // 2]  # asked twice per clip: own track, true track
+        self._calls += 1
+        return self.codec.normalise(self.codec.space.coefficients(moved))
+
+
+@pytest.fixture(scope="module")
+def worlds():
+    return cast("configs/world_rules.toml"), cast("configs/world_b_rules.toml")
+
+
+def predictions(faces, rigs):
+    neutral = np.tile(np.eye(len(CANONICAL), dtype=np.float32)[:1], (axes.num_speech_frames(SAMPLES), 1))
+    track = EmotionTrack(CANONICAL, neutral, np.zeros(len(neutral), np.float32), duration=SECONDS)
+    records = [
+        {
+            "id": f"test-{i}", "speaker": f"voice {i}", "template": faces.head_name("test", 0), "fps": FPS,
+            "waveform": np.zeros(SAMPLES, np.float32), "activation": np.zeros((FRAMES, len(ACTIVE)), np.float16),
+            "motion": faces.coefficients("test", 0, rig).astype(np.float16), "segments": [[0.0, SECONDS, "neutral"]],
+            "phonemes": [[p.symbol, p.start_s, p.end_s] for p in PHONES],
+        }
+        for i, rig in enumerate(rigs)
+    ]  # fmt: skip
+    return Predictions(records, [], [track] * len(records))
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_perfect_animator_scores_perfectly_in_a_world_with_other_heads(worlds):
+    (own, own_rigs), (other, rigs) = worlds
+    motions = [own.coefficients("test", 0, rig) for rig in own_rigs]
+    codec = FaceCodec.fit(own.space, motions, [own.head_name("train", i) for i in range(2)], 1)
+    model = Seer(codec, [other.displacements("test", 0, rig) for rig in rigs])
+    scores = score_animation(model, predictions(other, rigs), other.space)
+    np.testing.assert_array_equal(model.faces[0].vertices, other.template("test", 0).vertices)
+    lips = scores.table.to_dict()["lip_mean_squared_error_mm2"]["systems"]
+    assert lips["model"]["value"] < 0.02 * lips["neutral template"]["value"]
+
+
+def test_motion_at_another_frame_rate_is_refused(worlds):
+    (own, own_rigs), _ = worlds
+    codec = FaceCodec.fit(own.space, [own.coefficients("test", 0, own_rigs[0])], [own.head_name("train", 0)], 1)
+    with pytest.raises(UserError, match="25 fps"):
+        score_animation(Seer(codec, []), predictions(own, own_rigs), dataclasses.replace(own.space, fps=25.0))
