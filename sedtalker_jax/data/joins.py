@@ -115,8 +115,8 @@ class JoinSampler:
             raise ValueError(f"no record has one of the labels {', '.join(labels)}")
         self.gains_db = speaker_gains(index, config.loudness_dbfs)
         self._cells = _cells(index, self.usable)
-        self._voices: dict[tuple[str, str, str], dict[str, np.ndarray]] = {}
-        for row in self.usable:
+        self._voices: dict[tuple[str, str, str], dict[str, list[int]]] = {}
+        for row in self.usable.tolist():
             if index.label[row]:
                 self._voices.setdefault(self._voice(row), {}).setdefault(str(index.label[row]), []).append(row)
         self._orders: dict[int, np.ndarray] = {}
@@ -171,11 +171,11 @@ class JoinSampler:
             return None
         if rng.random() < 0.5:
             same = [other for other in clips[label] if other != row]
-            return int(same[rng.integers(len(same))])
+            return same[int(rng.integers(len(same)))]
         emotions = [name for name in others if name != NEUTRAL]
         back = NEUTRAL in others and (not emotions or rng.random() >= self.config.emotion_to_emotion)
-        name = NEUTRAL if back else emotions[rng.integers(len(emotions))]
-        return int(clips[name][rng.integers(len(clips[name]))])
+        name = NEUTRAL if back else emotions[int(rng.integers(len(emotions)))]
+        return clips[name][int(rng.integers(len(clips[name])))]
 
     def _piece(self, row: int, rng: np.random.Generator) -> Piece:
         start, stop = int(self.index.start[row]), int(self.index.stop[row])
@@ -234,7 +234,7 @@ def _cells(index: RecordIndex, usable: np.ndarray) -> dict[tuple[str, str], np.n
 
 
 def cell_shares(
-    cells: Mapping[tuple[str, str], Sequence[int]], corpus_temperature: float, emotion_temperature: float
+    cells: Mapping[tuple[str, str], np.ndarray | Sequence[int]], corpus_temperature: float, emotion_temperature: float
 ) -> np.ndarray:
     """Share of each cell (corpus, emotion): a corpus's share is count^(1/T) over corpora, an emotion's within its corpus.
 

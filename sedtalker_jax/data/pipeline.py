@@ -164,6 +164,7 @@ class JoinedExamples:
     """
 
     def __init__(self, reader: RecordReader | MixedReader, labels: Sequence[str], config: PipelineConfig) -> None:
+        assert config.joins is not None
         self._reader, self._labels, self._config = reader, tuple(labels), config
         self.sampler = JoinSampler(reader.index(), labels, config.joins, config.seed)
         if len(self.sampler) < config.batch_size:

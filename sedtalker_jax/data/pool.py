@@ -34,7 +34,9 @@ def _start(make: Callable, arguments: tuple) -> None:
 
 def _end_with_the_parent() -> None:
     """A parent that is killed can't end its workers, and they would wait for jobs for ever."""
-    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    multiprocessing.connection.wait([parent.sentinel])
     os._exit(1)
 
 

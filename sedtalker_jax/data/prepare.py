@@ -182,13 +182,15 @@ def crossing_speakers(clips: Sequence[Clip]) -> list[str]:
 
 
 def describe() -> str:
-    """All readers with licence, folds and options, one paragraph each."""
+    """All readers: what the corpus is, its licence, folds and options."""
     lines = []
     for name in sorted(READERS):
         corpus = load_corpus(name)
-        use = "" if corpus.licence.commercial else ", no commercial use"
-        lines.append(f"{name}: {corpus.licence.name}{use}; {corpus.folds} fold{'s' if corpus.folds > 1 else ''}")
-        lines += [f"    --option {key}={default}    {meaning}" for key, (default, meaning) in corpus.options.items()]
+        about = importlib.import_module(READERS[name]).__doc__ or ""
+        use = "commercial use allowed" if corpus.licence.commercial else "no commercial use"
+        lines.append(f"{name:12s} {' '.join(about.split(chr(10) * 2)[0].split())}")
+        lines.append(f"{'':12s} licence {corpus.licence.name}, {use}; {corpus.folds} fold{'s' if corpus.folds > 1 else ''}")
+        lines += [f"{'':12s} --option {key}={default}: {meaning}" for key, (default, meaning) in corpus.options.items()]
     return "\n".join(lines)
 
 

@@ -191,7 +191,9 @@ def test_the_command_prints_what_it_made(root, tmp_path, capsys):
     assert "train 10, valid 5, test 5" in capsys.readouterr().out
     assert json.loads((out / records.MANIFEST).read_text())["options"] == {"leak": "no", "shout": "yes"}
     assert cli.main(["prepare", "--corpus", "help"]) == 0
-    assert "toy: CC0-1.0; 2 folds" in capsys.readouterr().out
+    described = capsys.readouterr().out
+    assert "licence CC0-1.0, commercial use allowed; 2 folds" in described
+    assert "ravdess      RAVDESS: 24 actors" in described and "--option calm=leave-out" in described
 
 
 def test_every_registered_reader_loads_and_describes_itself():

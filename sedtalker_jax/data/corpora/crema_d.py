@@ -74,7 +74,7 @@ class CremaD(SpeechCorpus):
         return {"tables": {name: find_table(root, name) is not None for name in (_VOTE_TABLE, _ACTOR_TABLE)}}
 
 
-def _perceived(row: Mapping[str, str], intended: str, acted_level: bool) -> dict[str, Any]:
+def _perceived(row: Mapping[str, str], intended: str | None, acted_level: bool) -> dict[str, Any]:
     """The listeners' labels and, where they agree with the actor, how strong they found the emotion.
 
     The mean rating (0-100) counts only when the intended label won alone: a rating says how strong what was heard is. It

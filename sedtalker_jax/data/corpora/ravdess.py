@@ -27,13 +27,13 @@ class Ravdess(SpeechCorpus):
     official_clips = 1440
     groups = [[f"{actor:02d}" for actor in range(last - 3, last + 1)] for last in (24, 20, 16, 12, 8, 4)]
     folds = 6
-    options = {"calm": ("drop", "drop leaves calm clips out, neutral labels them neutral")}
+    options = {"calm": ("leave-out", "what the label calm becomes: leave-out, or neutral")}
 
     def utterances(self, root: Path, choices: Choices) -> Iterator[Utterance | Skipped]:
         """See SpeechCorpus."""
         calm = choices.options["calm"]
-        if calm not in ("drop", "neutral"):
-            raise UserError(f"--option calm={calm}: give drop or neutral")
+        if calm not in ("leave-out", "neutral"):
+            raise UserError(f"--option calm={calm}: give leave-out or neutral")
         pattern = r"(0[123])-(0[12])-(0[1-8])-(0[12])-(0[12])-(0[12])-(0[1-9]|1\d|2[0-4])\.wav"
         for path, match in matching_files(root, (".wav",), pattern):
             _, channel, emotion, strength, statement, _, actor = match.groups()
