@@ -114,6 +114,19 @@ def test_silence_is_rest_and_an_expression_holds():
     np.testing.assert_allclose(happy[15], expression_weights(activation(1, happy=1.0))[0], atol=0.02)
 
 
+@pytest.mark.parametrize("emotion", ["angry", "sad", "disgust"])
+def test_an_expression_comes_to_the_brows_first_and_leaves_them_last(emotion):
+    rise = np.clip((np.arange(100) - 30) / 40.0, 0.0, 1.0)
+    pose = np.zeros((200, len(ACTIVE)))
+    pose[:, ACTIVE.index(emotion)] = np.concatenate([rise, rise[::-1]])
+    weights = articulate([], 200, 100.0, pose)
+    half = {}
+    for region, name in (("brows", "browDownLeft"), ("mouth", "mouthFrownLeft")):
+        above = np.flatnonzero(weights[:, INDEX[name]] > 0.5 * weights[:, INDEX[name]].max())
+        half[region] = above[0], above[-1]
+    assert half["brows"][0] <= half["mouth"][0] - 3 and half["brows"][1] >= half["mouth"][1] + 3
+
+
 def test_emotion_changes_the_size_of_speech():
     jaw = {
         e: weights_of(say("t A: t A: t", 0.12), **({e: 1.0} if e else {}))[:, INDEX["jawOpen"]].max()

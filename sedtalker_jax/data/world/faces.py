@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,15 @@ from sedtalker_jax.face.space import FaceSpace
 _HEADS_APART = 10_000  # seeds of the splits' heads lie in blocks of this size: no head is in two splits
 
 
+def _head_spec(rules: Rules) -> HeadSpec:
+    given = rules["face"].get("head", {})
+    known = [field.name for field in fields(HeadSpec)]
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise UserError(f"{rules.path}: [face.head] has no setting {unknown[0]!r}; it has {', '.join(known)}")
+    return HeadSpec(**given)
+
+
 class FaceCast:
     """The heads of each split of a subset. Heads are made when first used; the first heads of a split never change."""
 
@@ -26,7 +35,7 @@ class FaceCast:
         self.rules = rules
         self.counts = {split: int(rules["subsets"][subset]["heads"][split]) for split in SPLITS}
         self.face_rules = face_rules(rules["face"].get("rules"))
-        self._spec = HeadSpec(**rules["face"].get("head", {}))
+        self._spec = _head_spec(rules)
         self._prefix = str(rules["face"].get("head_prefix", ""))
         self._heads: dict[int, Head] = {}
         self._projections: dict[int, np.ndarray] = {}
