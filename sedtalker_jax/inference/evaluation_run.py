@@ -85,7 +85,7 @@ def evaluate(
     for table in tables.values():
         print("\n" + table.plain())
     name = predictions.clips[example].name
-    print(f"\n{workdir}: metrics.json, report.html, plots/, calibration.json and speech.wav ({name}) written")
+    print(f"\n{workdir}: metrics.json, report.html, plots/ and speech.wav ({name}) written")
     return {name: table.to_dict() for name, table in tables.items()}
 
 
