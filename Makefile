@@ -47,6 +47,11 @@ lint: $(VENV)/.dev
 world-report: $(VENV)/.world
 	$(PY) -m sedtalker_jax.data.world.report --rules configs/world_rules.toml --out runs/world-report
 
+# make world-b    the other world, with another synthesiser, rules and heads: what carries over? (runs/world-b; needs Flite 2)
+.PHONY: world-b
+world-b: $(VENV)/.world
+	$(PY) -m sedtalker_jax.data.synthetic --rules configs/world_b_rules.toml --subset demo --out runs/world-b --workers $(WORKERS)
+
 # make aot-tpu / aot-gpu   compile the kernels for chips that are not here (libtpu and CUDA have licence terms of their own)
 .PHONY: aot-tpu aot-gpu test-newest
 aot-tpu:
