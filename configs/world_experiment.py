@@ -38,10 +38,13 @@ def base() -> ConfigDict:
     model = ConfigDict()
     model.labels = LABELS
     model.sharpness = 1.5
-    # The encoder family's module at a tiny size. It can't learn pitch from scratch in minutes, so acoustic features join it.
+    # The encoder family's module at a tiny size: two convolutions with the family's hop and reach (320 and 400 samples). It
+    # can't learn pitch from scratch in minutes, so acoustic features join it.
     model.encoder = ConfigDict(
         dict(
-            conv_dim=(8, 8, 16, 16, 32, 32, 32),
+            conv_dim=(32, 48),
+            conv_kernel=(80, 6),
+            conv_stride=(64, 5),
             hidden_size=48,
             num_hidden_layers=1,
             num_attention_heads=4,
@@ -70,6 +73,7 @@ def base() -> ConfigDict:
     model.animator = ConfigDict(
         dict(
             condition_width=64,
+            frame_stacking=2,
             backbone=dict(pattern="MAM", width=96, state_size=8, num_heads=4, num_kv_heads=2, dropout=0.05),
         )
     )
@@ -85,6 +89,7 @@ def base() -> ConfigDict:
             lips=1.5,
             upper_face=0.5,
             velocity=0.3,
+            upper_face_velocity=0.3,
             moe_balance=0.01,
             label_smoothing=0.05,
         )
@@ -126,6 +131,6 @@ def apply_variant(config: ConfigDict, arg: str) -> None:
         config.checkpoint.every_steps = 2
         for part in (config.model.diarizer, config.model.animator):
             part.backbone.update(pattern="MA", width=32, state_size=4, num_heads=2, num_kv_heads=1)
-        config.model.encoder.update(conv_dim=(8,) * 7, hidden_size=16, num_attention_heads=2, intermediate_size=32)
+        config.model.encoder.update(conv_dim=(8, 8), hidden_size=16, num_attention_heads=2, intermediate_size=32)
     elif arg:
         raise ValueError(f"unknown variant {arg!r}: expected 'smoke' or nothing")

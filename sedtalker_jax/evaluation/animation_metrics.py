@@ -20,6 +20,11 @@ MILLIMETRES = 1_000.0
 """Millimetres per metre."""
 
 
+def euclidean_norm(vectors: Float[np.ndarray, "*shape 3"]) -> Float[np.ndarray, "*shape"]:
+    """Length of every 3D vector. numpy's own norm reduces over an axis of length 3, its slowest case."""
+    return np.sqrt(np.einsum("...x,...x->...", vectors, vectors))
+
+
 # ---- errors of position ----
 
 
@@ -33,7 +38,7 @@ def vertex_distances(
     Raises:
       UserError: shapes differ or are not [frames, vertices, 3], no frames, an empty set of vertices, an index out of range.
     """
-    return np.linalg.norm(_difference(prediction, target, vertices), axis=-1)
+    return euclidean_norm(_difference(prediction, target, vertices))
 
 
 def max_squared_error_per_frame(
@@ -96,7 +101,7 @@ def lip_vertex_error_meshtalk(
     It forgives a mouth that is right in shape and wrong in place.
     """
     lips = _difference(prediction, target, lip_vertices)
-    return float(np.linalg.norm(lips - lips.mean(axis=1, keepdims=True), axis=-1).max(axis=1).mean())
+    return float(euclidean_norm(lips - lips.mean(axis=1, keepdims=True)).max(axis=1).mean())
 
 
 def emotional_vertex_error(
@@ -151,7 +156,7 @@ def motion_dynamics(
     if positions.ndim != 3 or neutral.shape != positions.shape[1:]:
         raise UserError(f"a template of shape {neutral.shape} does not belong to a sequence of shape {positions.shape}")
     motion = _select(positions, vertices) - _select(neutral[None], vertices)
-    return float(np.square(motion).sum(axis=-1).std(axis=0).mean())
+    return float(np.einsum("fvx,fvx->fv", motion, motion).std(axis=0).mean())
 
 
 def upper_face_dynamics_deviation(
@@ -264,7 +269,7 @@ def transition_jerk_ratio(
     near = np.zeros(len(times), bool)
     for transition in transitions:
         near |= np.abs(times - transition) <= window
-    jerks = [np.linalg.norm(np.diff(_select(motion, vertices), n=3, axis=0)[near], axis=-1) for motion in (guess, truth)]
+    jerks = [euclidean_norm(np.diff(_select(motion, vertices), n=3, axis=0)[near]) for motion in (guess, truth)]
     return float(jerks[0].mean() / jerks[1].mean()) if near.any() and jerks[1].mean() > 0 else float("nan")
 
 
@@ -415,7 +420,7 @@ def _mean_difference_norm(motion, vertices, order: int) -> float:
     values = _select(np.asarray(motion), vertices).astype(np.float64)
     if len(values) <= order:
         return float("nan")
-    return float(np.linalg.norm(np.diff(values, n=order, axis=0), axis=-1).mean())
+    return float(euclidean_norm(np.diff(values, n=order, axis=0)).mean())
 
 
 def _stack(samples) -> np.ndarray:

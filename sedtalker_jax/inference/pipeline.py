@@ -27,9 +27,6 @@ from sedtalker_jax.training.experiment import model_config
 MIN_DURATION_S = 0.1
 """Shorter recordings are refused: they hold less than one phoneme."""
 
-_PAD_TO_S = 1.0
-"""Windows are padded to multiples of this many seconds, so that few shapes are compiled."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Animation:
@@ -59,13 +56,16 @@ class SEDTalker:
       animation = model.animate(waveform, track)
     """
 
-    def __init__(self, model: SEDTalkerModel, params, codec: FaceCodec, meta: dict, temperature: float = 1.0):
+    def __init__(self, model: SEDTalkerModel, params, codec: FaceCodec | None, meta: dict, temperature: float = 1.0):
         self.model, self.params, self.codec, self.meta, self.temperature = model, params, codec, meta, temperature
-        self.labels = model.config.diarizer.labels
-        self.fps = float(meta["fps"])
+        self.labels = tuple(meta["labels"])
+        # Without an animator windows need to keep the phase of the speech frames only.
+        self.fps = float(meta.get("fps", axes.FRAME_RATE))
         # Twice the length that training saw: long enough for context, short enough to stay near what was learned.
         self.window_s = 2.0 * float(meta["config"]["pipeline"]["max_seconds"])
         self.overlap_s = self.window_s / 4
+        # Windows are padded to multiples of this many seconds: two shapes are compiled, whatever the lengths of the files.
+        self.pad_to_s = self.window_s / 2
 
     @classmethod
     def load(cls, checkpoint_dir: str | os.PathLike) -> SEDTalker:
@@ -77,7 +77,7 @@ class SEDTalker:
         directory = pathlib.Path(checkpoint_dir)
         meta, step = read_meta(directory)
         model = SEDTalkerModel(model_config(meta["model"], meta["codec_sizes"]))
-        codec = FaceCodec.load(directory)
+        codec = None if meta["codec_sizes"] is None else FaceCodec.load(directory)
         calibration = directory / "calibration.json"
         temperature = json.loads(calibration.read_text())["temperature"] if calibration.exists() else 1.0
         params = jax.tree.map(jnp.asarray, load_params(directory, step=step))
@@ -90,8 +90,10 @@ class SEDTalker:
           waveform: float [S] at 16 kHz, at least MIN_DURATION_S long; any length (long ones are read in overlapping windows).
 
         Raises:
-          UserError: the waveform is too short.
+          UserError: the waveform is too short, or the checkpoint has no diarizer.
         """
+        if self.model.config.diarizer is None:
+            raise UserError("this checkpoint holds an animator alone and can't hear emotion; give an emotion or a track")
         waveform = self._checked(waveform)
         windows = split(len(waveform), self.window_s, self.overlap_s, self.fps)
         logits, intensity = [], []
@@ -131,8 +133,11 @@ class SEDTalker:
           use_residual: False leaves out the style residual of the voice.
 
         Raises:
-          UserError: the template's topology is another one, the track has emotions without a face, too short a waveform.
+          UserError: the template's topology is another one, the track has emotions without a face, too short a waveform, or
+            the checkpoint has no animator.
         """
+        if self.codec is None:
+            raise UserError("this checkpoint holds a diarizer alone; animating needs one trained with faces too")
         waveform = self._checked(waveform)
         face = self.template(template)
         track = self.diarize(waveform) if track is None else track
@@ -196,7 +201,7 @@ class SEDTalker:
 
     def _window(self, waveform: np.ndarray, window: Window) -> tuple[jax.Array, jax.Array]:
         piece = waveform[window.start : window.stop]
-        unit = int(_PAD_TO_S * axes.SAMPLE_RATE)
+        unit = int(self.pad_to_s * axes.SAMPLE_RATE)
         padded = np.zeros((1, -(-len(piece) // unit) * unit), np.float32)
         padded[0, : len(piece)] = piece
         return jnp.asarray(padded), jnp.array([len(piece)], jnp.int32)
@@ -231,7 +236,8 @@ class SEDTalker:
         def run(params, waveforms, lengths, activations, code, num_frames, use_residual):
             def method(model):
                 speech = model.encode(waveforms, lengths)
-                residual = model.residual(model.diarize(speech)) if use_residual else None
+                hears = self.model.config.diarizer is not None
+                residual = model.residual(model.diarize(speech)) if use_residual and hears else None
                 mask = jnp.arange(activations.shape[1])[None, :] < num_frames[:, None]
                 fps = jnp.full(lengths.shape, self.fps, jnp.float32)
                 return model.animate(speech, activations, residual, code, fps, mask)

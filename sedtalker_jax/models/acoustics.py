@@ -18,8 +18,9 @@ from sedtalker_jax.axes import FRAME_HOP, FRAME_RATE, FRAME_WINDOW, SAMPLE_RATE,
 from sedtalker_jax.randomness import ExampleKeys, fold
 
 _MEL_FFT = 512
-_PITCH_WINDOW = 1024
-_PITCH_FFT = 2048
+# 45 ms hold 2.7 periods at 60 Hz; window and longest lag (267 samples) fit the transform, so no lag wraps round.
+_PITCH_WINDOW = 720
+_PITCH_FFT = 1024
 
 
 @dataclasses.dataclass(frozen=True)

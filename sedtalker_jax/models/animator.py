@@ -22,12 +22,15 @@ class AnimatorConfig:
     rank: R, size of the vertex basis.
     template_size: size of the template code (coefficients in the basis of the training templates).
     condition_width: width of the emotion condition.
+    frame_stacking: animation frames joined into one step of the stack, whose cost falls by as much. Every frame keeps its own
+      features going in, its own condition at the head and its own motion coming out.
     """
 
     backbone: BackboneConfig
     rank: int
     template_size: int
     condition_width: int = 64
+    frame_stacking: int = 1
 
 
 class Animator(nn.Module):
@@ -67,11 +70,31 @@ class Animator(nn.Module):
         identity = nn.Dense(config.condition_width, name="template_hidden", **options)(template_code)
         identity = nn.Dense(config.condition_width, name="template", **options)(nn.silu(identity))
         condition = nn.silu(condition + identity[:, None, :])
-        x = nn.Dense(config.backbone.width, name="project", **options)(features)
-        x = Backbone(config.backbone, precision, name="backbone")(x, mask, condition=condition, keys=keys)
+        x = self._stack(jnp.where(mask[..., None], features, jnp.zeros((), features.dtype)))
+        x = nn.Dense(config.backbone.width, name="project", **options)(x)
+        # Emotion moves slowly: a step's blocks are modulated by the mean over its valid frames.
+        present = mask[..., None].astype(condition.dtype)
+        total, count = (self._per_step(c).sum(axis=2) for c in (condition * present, present))
+        mean_condition = total / jnp.maximum(count, 1)
+        x = Backbone(config.backbone, precision, name="backbone")(
+            x, self._per_step(mask[..., None])[..., 0].any(axis=2), condition=mean_condition, keys=keys
+        )
+        if config.frame_stacking > 1:
+            B, F = mask.shape
+            x = nn.Dense(config.frame_stacking * config.backbone.width, name="unstack", **options)(x)
+            x = x.reshape(B, -1, config.backbone.width)[:, :F]
         # The head sees the condition directly as well: a still expression needs no detour through the stack.
         x = jnp.concatenate([x, condition.astype(x.dtype)], axis=-1)
         head = dict(dtype=precision.statistics, param_dtype=precision.params)
         return nn.Dense(
             config.rank, kernel_init=nn.initializers.variance_scaling(0.01, "fan_in", "normal"), name="head", **head
         )(x)
+
+    def _per_step(self, x: Float[Array, "B F c"]) -> Float[Array, "B L stacking c"]:
+        stacking = self.config.frame_stacking
+        x = jnp.pad(x, ((0, 0), (0, -x.shape[1] % stacking), (0, 0)))
+        return x.reshape(x.shape[0], -1, stacking, x.shape[2])
+
+    def _stack(self, x: Float[Array, "B F c"]) -> Float[Array, "B L stacking*c"]:
+        x = self._per_step(x)
+        return x.reshape(*x.shape[:2], -1)

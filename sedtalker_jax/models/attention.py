@@ -43,7 +43,7 @@ class Attention(nn.Module):
       num_kv_heads: key / value heads; must divide num_heads.
       causal: a query sees no later key.
       window: a query sees no key further away than this many steps; None = all.
-      learned_rotary_rank: 0 for fixed rotary positions; r > 0 adds JambaTalk's low-rank correction (LRL-RoPE, arXiv 2408.01627):
+      learned_rotary_rank: 0 for fixed rotary positions; r > 0 adds the low-rank correction of JambaTalk (LRL-RoPE,
         sin and cos of all angles, concatenated, times W1 (D x r) W2 (r x D) is added to them before the rotation, which acts
         on the full width before the split into heads. W2 starts at zero, so training starts from fixed positions.
     """

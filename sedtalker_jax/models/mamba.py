@@ -73,8 +73,7 @@ class MambaMixer(nn.Module):
         )
         bias = self.param("conv_bias" + suffix, nn.initializers.zeros, (inner,), params)
         # The convolution must look into the past of its own scan: for the backward scan that is the future of the clip.
-        u = _convolve(u, weight, bias, mask, reverse)
-        u = nn.silu(u)
+        u = causal_conv1d(u, weight, bias, activation="silu", mask=mask, reverse=reverse)
         rank = max(1, math.ceil(self.width / 16))
         projected = self._dense(rank + 2 * N, "x_proj" + suffix, use_bias=False)(u)
         step_features, B, C = jnp.split(projected, np.array([rank, rank + N]), axis=-1)
@@ -102,10 +101,3 @@ class MambaMixer(nn.Module):
             reverse=reverse,
             implementation=self.scan_implementation,
         )
-
-
-def _convolve(u, weight, bias, mask, reverse):
-    u = jnp.where(mask[..., None], u, jnp.zeros((), u.dtype))
-    if not reverse:
-        return causal_conv1d(u, weight, bias)
-    return jnp.flip(causal_conv1d(jnp.flip(u, axis=1), weight, bias), axis=1)

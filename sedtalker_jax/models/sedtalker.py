@@ -26,7 +26,7 @@ from sedtalker_jax.speech import SpeechEncoder, SpeechEncoderConfig, WeightedLay
 class SEDTalkerConfig:
     """Attributes:
     encoder: the speech encoder that diarizer and animator share.
-    diarizer, animator: the two halves.
+    diarizer, animator: the two halves; either may be None, in a model of the other alone.
     acoustics: acoustic features joined to the encoder's, for encoders trained from scratch; None = encoder alone.
     precision: number formats.
     sharpness: exponent on the posterior before it becomes an activation.
@@ -34,20 +34,24 @@ class SEDTalkerConfig:
     """
 
     encoder: SpeechEncoderConfig
-    diarizer: DiarizerConfig
-    animator: AnimatorConfig
+    diarizer: DiarizerConfig | None
+    animator: AnimatorConfig | None
     acoustics: AcousticsConfig | None = None
     precision: Precision = Precision()
     sharpness: float = 4.0
     stop_gradient_at_interface: bool = True
 
+    def __post_init__(self):
+        if self.diarizer is None and self.animator is None:
+            raise ValueError("a model needs a diarizer, an animator, or both")
+
 
 @flax.struct.dataclass
 class Speech:
-    """Encoded speech: features for each half at 50 Hz, [B, T, .], and which frames are valid."""
+    """Encoded speech: features for each half that the model has, at 50 Hz, [B, T, .], and which frames are valid."""
 
-    emotion_features: SpeechFeatures
-    content_features: SpeechFeatures
+    emotion_features: SpeechFeatures | None
+    content_features: SpeechFeatures | None
     mask: SpeechMask
 
 
@@ -60,22 +64,30 @@ class SEDTalkerModel(nn.Module):
         config = self.config
         precision = config.precision
         self.encoder = SpeechEncoder(config.encoder, dtype=precision.compute, param_dtype=precision.params)
-        self.emotion_layers = WeightedLayerSum(param_dtype=config.precision.params)
-        self.content_layers = WeightedLayerSum(param_dtype=config.precision.params)
-        self.diarizer = Diarizer(config.diarizer, config.precision)
-        self.animator = Animator(config.animator, config.precision)
+        if config.diarizer is not None:
+            self.emotion_layers = WeightedLayerSum(param_dtype=config.precision.params)
+            self.diarizer = Diarizer(config.diarizer, config.precision)
+        if config.animator is not None:
+            self.content_layers = WeightedLayerSum(param_dtype=config.precision.params)
+            self.animator = Animator(config.animator, config.precision)
 
     def encode(self, waveforms: Waveforms, lengths: Lengths, keys: ExampleKeys | None = None) -> Speech:
         """Runs the shared encoder. Args: waveforms [B, S] at 16 kHz; lengths [B] in samples; keys per example."""
         encoded = self.encoder(waveforms, lengths, keys=None if keys is None else fold(keys, "encoder"))
-        emotion = self.emotion_layers(encoded.hidden_states)
-        content = self.content_layers(encoded.hidden_states)
+        parts = []
         if self.config.acoustics is not None:
             acoustics_keys = None if keys is None else fold(keys, "acoustics")
-            acoustics = acoustic_features(waveforms, lengths, self.config.acoustics, acoustics_keys).astype(emotion.dtype)
-            emotion = jnp.concatenate([emotion, acoustics], axis=-1)
-            content = jnp.concatenate([content, acoustics], axis=-1)
-        return Speech(emotion, content, encoded.frame_mask)
+            acoustics = acoustic_features(waveforms, lengths, self.config.acoustics, acoustics_keys)
+            parts.append(acoustics.astype(encoded.hidden_states.dtype))
+
+        def features(layers):
+            return jnp.concatenate([layers(encoded.hidden_states), *parts], axis=-1)
+
+        return Speech(
+            None if self.config.diarizer is None else features(self.emotion_layers),
+            None if self.config.animator is None else features(self.content_layers),
+            encoded.frame_mask,
+        )
 
     def diarize(self, speech: Speech, keys: ExampleKeys | None = None) -> Emotion:
         """Emotion of every speech frame."""
@@ -133,6 +145,7 @@ class SEDTalkerModel(nn.Module):
         """
         keys = keys or {}
         outputs, speech, emotion = {}, None, None
+        hears = self.config.diarizer is not None
         if "speech" in batch:
             part = batch["speech"]
             speech = self.encode(part["waveform"], part["lengths"], keys.get("speech"))
@@ -142,11 +155,12 @@ class SEDTalkerModel(nn.Module):
             part = batch["face"]
             if "waveform" in part:
                 speech = self.encode(part["waveform"], part["lengths"], keys.get("face"))
-                emotion = self.diarize(speech, keys.get("face"))
+                emotion = self.diarize(speech, keys.get("face")) if hears else None
             mask = jnp.arange(part["motion"].shape[1])[None, :] < part["num_frames"][:, None]
-            activations = self._condition(part, speech, emotion, mask)
+            activations = part["activation"] if emotion is None else self._condition(part, speech, emotion, mask)
+            residual = None if emotion is None else self.residual(emotion)
             outputs["motion"] = self.animate(
-                speech, activations, self.residual(emotion), part["template_code"], part["fps"], mask, keys.get("face")
+                speech, activations, residual, part["template_code"], part["fps"], mask, keys.get("face")
             )
         return outputs
 

@@ -8,10 +8,12 @@ import pathlib
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from sedtalker_jax.errors import UserError
+from sedtalker_jax.training.state import combine
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +131,7 @@ def read_meta(workdir: str | pathlib.Path) -> tuple[dict, int]:
 
 
 def load_params(workdir: str | pathlib.Path, item: str = "ema_params", step: int | None = None) -> Any:
-    """One parameter tree of a checkpoint, as numpy arrays: "ema_params" (what evaluation uses) or "params".
+    """All parameters of a checkpoint, as numpy arrays: "ema_params" (what evaluation uses) or "params", with the frozen ones.
 
     Raises:
       UserError: no finished checkpoint there.
@@ -139,15 +141,10 @@ def load_params(workdir: str | pathlib.Path, item: str = "ema_params", step: int
     path = pathlib.Path(workdir).absolute() / "checkpoints" / str(step) / "state"
     with ocp.PyTreeCheckpointer() as checkpointer:
         metadata = checkpointer.metadata(path).item_metadata.tree
-        target = {item: jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), metadata[item])}
-        restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=_numpy_type()), target)
+        wanted = {name: metadata[name] for name in (item, "frozen") if metadata.get(name)}
+        target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), wanted)
+        restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), target)
         restored = checkpointer.restore(
             path, args=ocp.args.PyTreeRestore(item=target, restore_args=restore_args, partial_restore=True)
         )
-    return restored[item]
-
-
-def _numpy_type():
-    import numpy as np
-
-    return np.ndarray
+    return combine(restored[item], restored.get("frozen", {}))

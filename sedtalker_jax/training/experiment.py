@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -14,11 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
 from sedtalker_jax.data.face_codec import FaceCodec
-from sedtalker_jax.data.pipeline import Batch, PipelineConfig, TrainBatches, iterate, make_example, pad_batch
-from sedtalker_jax.data.records import RecordReader, read_manifest
+from sedtalker_jax.data.mixing import merge_manifests, open_records
+from sedtalker_jax.data.pipeline import Batch
+from sedtalker_jax.data.records import read_manifest
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.models.acoustics import AcousticsConfig
 from sedtalker_jax.models.animator import AnimatorConfig
@@ -26,33 +29,33 @@ from sedtalker_jax.models.backbone import BackboneConfig
 from sedtalker_jax.models.diarizer import DiarizerConfig
 from sedtalker_jax.models.sedtalker import SEDTalkerConfig, SEDTalkerModel
 from sedtalker_jax.precision import Precision
-from sedtalker_jax.speech import SpeechEncoderConfig
+from sedtalker_jax.speech import SpeechEncoderConfig, load_pretrained_encoder
+from sedtalker_jax.speech.encoder import trainable_mask
 from sedtalker_jax.training.checkpoint import CheckpointConfig
 from sedtalker_jax.training.losses import FaceLossConstants, JointObjective, LossConfig
 from sedtalker_jax.training.optim import OptimConfig, learning_rate_schedule, make_optimizer
 from sedtalker_jax.training.parallel import Parallel, ParallelConfig
-from sedtalker_jax.training.state import TrainState
+from sedtalker_jax.training.state import TrainState, combine, partition
+from sedtalker_jax.training.streams import streams_of
+
+_OPTIONAL_PARTS = ("diarizer", "animator", "acoustics")
 
 
-def model_config(config: ConfigDict | dict[str, Any], codec_sizes: dict[str, int]) -> SEDTalkerConfig:
+def model_config(config: ConfigDict | dict[str, Any], codec_sizes: dict[str, int] | None) -> SEDTalkerConfig:
     """The model's typed config from the `model` part of an experiment's config.
 
     Args:
-      config: nested mapping with encoder, diarizer, animator, acoustics (optional), precision, labels.
-      codec_sizes: {"rank": R, "template_size": Q} of the face data.
+      config: nested mapping with encoder, diarizer, animator (either may be absent), acoustics (optional), precision, labels.
+      codec_sizes: {"rank": R, "template_size": Q} of the face data; None without an animator.
     """
     plain = config.to_dict() if isinstance(config, ConfigDict) else dict(config)
-    diarizer, animator = dict(plain["diarizer"]), dict(plain["animator"])
-    acoustics = plain.get("acoustics")
+    diarizer, animator, acoustics = (dict(plain[name]) if plain.get(name) else None for name in _OPTIONAL_PARTS)
     return SEDTalkerConfig(
         encoder=SpeechEncoderConfig(**_tuples(plain["encoder"])),
-        diarizer=DiarizerConfig(
-            labels=tuple(plain["labels"]),
-            backbone=BackboneConfig(**diarizer.pop("backbone")),
-            **diarizer,
-        ),
-        animator=AnimatorConfig(backbone=BackboneConfig(**animator.pop("backbone")), **codec_sizes, **animator),
-        acoustics=AcousticsConfig(**acoustics) if acoustics else None,
+        diarizer=diarizer
+        and DiarizerConfig(labels=tuple(plain["labels"]), backbone=BackboneConfig(**diarizer.pop("backbone")), **diarizer),
+        animator=animator and AnimatorConfig(backbone=BackboneConfig(**animator.pop("backbone")), **codec_sizes, **animator),
+        acoustics=acoustics and AcousticsConfig(**acoustics),
         precision=Precision(**plain.get("precision", {})),
         sharpness=plain.get("sharpness", 4.0),
     )
@@ -83,64 +86,86 @@ class Experiment:
           num_steps: overrides config.num_steps.
 
         Raises:
-          UserError: the data directory is missing or unfinished.
+          UserError: a data directory is missing or unfinished, or a pretrained encoder can't be read.
         """
         self.config = config
-        directory = pathlib.Path(config.data.directory)
-        if not (directory / "manifest.json").exists():
-            raise UserError(f"{directory / 'manifest.json'}: no such data set; make it with: {config.data.make_command}")
-        self.manifest = read_manifest(directory)
-        self.pipeline = PipelineConfig(**_tuples(config.pipeline.to_dict()))
-        self.train_reader = RecordReader(directory, "train")
-        self.valid_reader = RecordReader(directory, "valid")
+        self.streams = streams_of(config.data, config.pipeline)
+        self.pipeline = self.streams[0].pipeline
+        self.manifest = self._read_manifests()
         self.num_steps = num_steps or config.num_steps
         self.eval_every, self.log_every = config.eval_every, config.log_every
         self.accumulation = config.accumulation
-        self.codec = self._codec(directory, pathlib.Path(workdir))
-        sizes = dict(rank=self.codec.rank, template_size=self.codec.template_basis.shape[0])
-        self.model_config = model_config(config.model, sizes)
+        self.codec = self._codec(pathlib.Path(workdir))
+        sizes = None if self.codec is None else dict(rank=self.codec.rank, template_size=self.codec.template_basis.shape[0])
+        model = self._resolved_model()
+        self.model_config = model_config(model, sizes)
         self.model = SEDTalkerModel(self.model_config)
-        labels = self.model_config.diarizer.labels
+        self.labels = tuple(model["labels"])
+        hears = any("speech" in stream.parts for stream in self.streams)
         self.objective = JointObjective(
             self.model,
             LossConfig(**config.loss),
-            label_weights(self.manifest, labels),
-            FaceLossConstants(
-                gram={
-                    "vertices": self.codec.gram(None),
-                    "lips": self.codec.gram("lips"),
-                    "upper_face": self.codec.gram("upper_face"),
-                },
-                gram_velocity=self.codec.gram_velocity("lips"),
-            ),
+            label_weights(self.manifest, self.labels) if hears else None,
+            None if self.codec is None else face_loss_constants(self.codec),
         )
         self.optim = OptimConfig(**config.optim)
         self.optimizer: optax.GradientTransformation = make_optimizer(self.optim, self.num_steps)
         self.schedule = learning_rate_schedule(self.optim, self.num_steps)
         self.checkpoint = CheckpointConfig(**config.checkpoint)
         self.parallel = Parallel(ParallelConfig(**config.parallel))
-        model = config.model.to_dict()
         self.meta = dict(
             model=model,
             codec_sizes=sizes,
-            labels=list(labels),
+            labels=list(self.labels),
             world_hash=self.manifest.get("world_hash", ""),
-            data=str(directory),
+            data=[path for stream in self.streams for path in stream.directories],
             config=json.loads(config.to_json_best_effort()),
-            fps=float(self.codec.space.fps),
-            topology=self.codec.space.topology,
-            codec_hash=hashlib.sha256(self.codec.motion_std.tobytes() + self.codec.template_basis.tobytes()).hexdigest()[:16],
         )
+        if self.codec is not None:
+            digest = hashlib.sha256(self.codec.motion_std.tobytes() + self.codec.template_basis.tobytes()).hexdigest()
+            self.meta |= dict(fps=float(self.codec.space.fps), topology=self.codec.space.topology, codec_hash=digest[:16])
 
-    def _codec(self, directory: pathlib.Path, workdir: pathlib.Path) -> FaceCodec:
-        """The workdir's codec if a run has begun there, else one fitted on the training split."""
+    def _read_manifests(self) -> dict[str, Any]:
+        """The manifest of the speech stream (of the only stream, if there is one), added up over its directories."""
+        for stream in self.streams:
+            for directory in map(pathlib.Path, stream.directories):
+                if not (directory / "manifest.json").exists():
+                    raise UserError(
+                        f"{directory / 'manifest.json'}: no such data set; make it with: {self.config.data.make_command}"
+                    )
+        directories = self.streams[0].directories
+        manifests = [read_manifest(directory) for directory in directories]
+        return manifests[0] if len(manifests) == 1 else merge_manifests(manifests)
+
+    def _resolved_model(self) -> dict[str, Any]:
+        """The model's config as plain values, with the encoder's sizes read from the pretrained directory, if one is named."""
+        model = self.config.model.to_dict()
+        source = model.pop("pretrained", "")
+        self._pretrained: Any = None
+        if source:
+            changes = _tuples(model["encoder"])
+            encoder, self._pretrained = load_pretrained_encoder(source, **changes)
+            model["encoder"] = dataclasses.asdict(encoder.config)
+        return model
+
+    def _codec(self, workdir: pathlib.Path) -> FaceCodec | None:
+        """The workdir's codec if a run has begun there, else one fitted on the training split; None without faces."""
+        faces = [stream for stream in self.streams if "face" in stream.parts]
+        if not faces:
+            return None
         if (workdir / "face_statistics.npz").exists():
             return FaceCodec.load(workdir)
         from sedtalker_jax.face.space import FaceSpace
 
-        space = FaceSpace.load(directory / "face_space.npz")
-        count = min(len(self.train_reader), self.config.data.codec_clips)
-        records = [self.train_reader[int(i)] for i in np.linspace(0, len(self.train_reader) - 1, count)]
+        directories = faces[0].directories
+        if len(directories) > 1:
+            raise UserError(
+                f"{', '.join(directories)}: each has a face space of its own; prepare the faces of one run into one directory"
+            )
+        space = FaceSpace.load(pathlib.Path(directories[0]) / "face_space.npz")
+        reader = open_records(directories, "train", decode_audio=False)
+        count = min(len(reader), self.config.data.codec_clips)
+        records = [reader[int(i)] for i in np.linspace(0, len(reader) - 1, count)]
         codec = FaceCodec.fit(
             space,
             [np.asarray(record["motion"]) for record in records],
@@ -152,63 +177,79 @@ class Experiment:
         return codec
 
     def create_state(self) -> TrainState:
-        """The state at step 0, from config.seed alone."""
+        """The state at step 0, from config.seed alone; a pretrained encoder comes in with `load_pretrained`."""
         params = self.model.init(jax.random.key(self.config.seed), self._dummy_batch())["params"]
-        return TrainState.create(params, self.optimizer)
+        trainable = jax.tree.map(lambda _: True, params)
+        trainable["encoder"] = trainable_mask(self.model_config.encoder, params["encoder"])
+        return TrainState.create(params, self.optimizer, trainable)
+
+    def load_pretrained(self, state: TrainState) -> TrainState:
+        """Puts the pretrained encoder, if the config names one, into a fresh state, with the state's own shardings."""
+        if self._pretrained is None:
+            return state
+        loaded = {"encoder": self._pretrained}
+        trained, frozen = partition(loaded, {"encoder": trainable_mask(self.model_config.encoder, self._pretrained)})
+
+        def put(tree, values):
+            flat = flatten_dict(tree)
+            for path, value in flatten_dict(values).items():
+                value, old = np.asarray(value), flat[path]
+                flat[path] = jax.make_array_from_callback(
+                    old.shape, old.sharding, lambda index, value=value, old=old: value[index].astype(old.dtype)
+                )
+            return unflatten_dict(flat)
+
+        self._pretrained = None
+        return state.replace(
+            params=put(state.params, trained),
+            ema_params=put(state.ema_params, trained),
+            frozen=put(state.frozen, frozen),
+        )
 
     def _dummy_batch(self) -> Batch:
         """One silent row: parameters depend on shapes of features only."""
-        K, R, Q = len(self.model_config.diarizer.labels), self.codec.rank, self.codec.template_basis.shape[0]
         dtype = jnp.dtype(self.model_config.precision.compute)
         S, F = 3_200, 6
-        return {
-            "speech": dict(waveform=jnp.zeros((1, S), dtype), lengths=jnp.full((1,), S, jnp.int32)),
-            "face": dict(
+        sound = dict(waveform=jnp.zeros((1, S), dtype), lengths=jnp.full((1,), S, jnp.int32))
+        batch = {}
+        if self.model_config.diarizer is not None:
+            batch["speech"] = sound
+        if self.codec is not None:
+            R, Q = self.codec.rank, self.codec.template_basis.shape[0]
+            batch["face"] = dict(
                 motion=jnp.zeros((1, F, R), dtype),
                 num_frames=jnp.full((1,), F, jnp.int32),
                 fps=jnp.full((1,), 30.0, jnp.float32),
                 template_code=jnp.zeros((1, Q), dtype),
-                activation=jnp.zeros((1, F, K - 1), dtype),
+                activation=jnp.zeros((1, F, len(self.labels) - 1), dtype),
                 track_source=jnp.zeros((1,), jnp.int32),
-            ),
-        }
+            )
+            if "speech" not in batch:
+                batch["face"] |= sound
+        return batch
 
     def train_batches(self, start: int, stop: int) -> Iterator[Batch]:
-        """This process's rows of the global batches start ... stop - 1."""
-        batches = TrainBatches(
-            self.train_reader,
-            self.codec,
-            self.model_config.diarizer.labels,
-            self.pipeline,
-            start=start,
-            stop=stop,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
-        return iterate(batches, self.pipeline)
+        """This process's rows of the global batches start ... stop - 1, the parts of all streams side by side."""
+        with contextlib.ExitStack() as opened:
+            iterators = [
+                opened.enter_context(contextlib.closing(stream.train_batches(self.codec, self.labels, start, stop)))
+                for stream in self.streams
+            ]
+            for batches in zip(*iterators, strict=True):
+                yield {part: value for batch in batches for part, value in batch.items()}
 
     @functools.cached_property
     def _valid_batches(self) -> list[Batch]:
-        rng = np.random.default_rng(0)
-        count = min(len(self.valid_reader), self.config.data.valid_clips)
-        labels = self.model_config.diarizer.labels
-        examples = [
-            make_example(self.valid_reader[i], self.codec, labels, self.pipeline, rng, training=False) for i in range(count)
-        ]
-        size = self.pipeline.batch_size
-        batches = []
-        for start in range(0, count, size):
-            rows = examples[start : start + size]
-            batch = pad_batch(rows + [rows[0]] * (size - len(rows)), self.pipeline.max_seconds, self.codec)
-            batches.append(_without_rows_after(batch, len(rows)))
-        return batches
+        per_stream = [stream.valid_batches(self.codec, self.labels, self.config.data.valid_clips) for stream in self.streams]
+        return [batch for batches in per_stream for batch in batches]
 
     def validate(self, state: TrainState) -> dict[str, float]:
         """Every loss term of the averaged parameters on the first data.valid_clips validation clips, without randomness."""
         totals: dict[str, float] = {}
         weights: dict[str, float] = {}
+        params = combine(state.ema_params, state.frozen)
         for batch in self._valid_batches:
-            sums, denominators = self._validation_sums(state.ema_params, batch)
+            sums, denominators = self._validation_sums(params, batch)
             for name, value in jax.device_get(denominators).items():
                 totals[name] = totals.get(name, 0.0) + float(sums[name])
                 weights[name] = weights.get(name, 0.0) + float(value)
@@ -219,15 +260,19 @@ class Experiment:
         return jax.jit(lambda params, batch: (self.objective.validation_sums(params, batch), self.objective.weights(batch)))
 
 
-def _without_rows_after(batch: Batch, count: int) -> Batch:
-    """Gives the rows that only fill up a batch zero weight."""
-    speech, face = dict(batch["speech"]), dict(batch["face"])
-    keep = np.arange(len(speech["seed"])) < count
-    speech["emotion"] = np.where(keep[:, None], speech["emotion"], -1)
-    for name in ("intensity_mask", "boundary_mask"):
-        speech[name] = speech[name] * keep[:, None]
-    face["num_frames"] = face["num_frames"] * keep
-    return {"speech": speech, "face": face}
+def face_loss_constants(codec: FaceCodec) -> FaceLossConstants:
+    """Gram matrices of the regions that the face losses are taken over."""
+    return FaceLossConstants(
+        gram={
+            "vertices": codec.gram(None),
+            "lips": codec.gram("lips"),
+            "upper_face": codec.gram("upper_face"),
+        },
+        gram_velocity={
+            "velocity": codec.gram_velocity("lips"),
+            "upper_face_velocity": codec.gram_velocity("upper_face"),
+        },
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,8 +284,10 @@ class RunPlan:
     @classmethod
     def of(cls, experiment: Experiment) -> RunPlan:
         """Counts parameters per part, by shapes only."""
-        params = jax.eval_shape(experiment.create_state).params
-        return cls({name: sum(x.size for x in jax.tree.leaves(part)) for name, part in params.items()})
+        state = jax.eval_shape(experiment.create_state)
+        counts = {name: sum(x.size for x in jax.tree.leaves(part)) for name, part in state.params.items()}
+        frozen = sum(x.size for x in jax.tree.leaves(state.frozen))
+        return cls(counts | ({"frozen": frozen} if frozen else {}))
 
     def __str__(self) -> str:
         parts = ", ".join(f"{name} {count:,}" for name, count in sorted(self.parameters.items()))

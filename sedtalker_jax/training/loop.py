@@ -66,7 +66,7 @@ def train(experiment: Experiment, workdir: str) -> dict[str, float]:
     num_steps = experiment.num_steps
     with Checkpointer(workdir, experiment.checkpoint, last_step=num_steps) as checkpointer, _StopRequest() as stop:
         if checkpointer.latest_step() is None:
-            state, next_batch = parallel.create_state(experiment.create_state), 0
+            state, next_batch = experiment.load_pretrained(parallel.create_state(experiment.create_state)), 0
         else:
             target = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
             state, next_batch = checkpointer.restore(target)

@@ -27,6 +27,7 @@ class LossConfig:
       vertices: mean squared vertex error, in units of the training motion's mean squared displacement.
       lips, upper_face: the same over one region, in units of that region's.
       velocity: squared error of frame-to-frame differences of the lips, in units of the lips' mean squared difference.
+      upper_face_velocity: the same over the upper face, which is still most of the time and must not tremble.
       moe_balance: load balance of the experts.
       label_smoothing: of the category term.
     """
@@ -38,6 +39,7 @@ class LossConfig:
     lips: float = 1.0
     upper_face: float = 0.5
     velocity: float = 0.5
+    upper_face_velocity: float = 0.0
     moe_balance: float = 0.01
     label_smoothing: float = 0.05
 
@@ -50,11 +52,11 @@ class FaceLossConstants:
     Attributes:
       gram: region name -> [R, R], divided by the region's mean squared displacement over the training set, so that a still
         face has an error of about 1.
-      gram_velocity: [R, R] for lip velocity, divided by the mean squared lip velocity.
+      gram_velocity: loss term -> [R, R] over the term's region, divided by the region's mean squared velocity.
     """
 
     gram: Mapping[str, np.ndarray]
-    gram_velocity: np.ndarray
+    gram_velocity: Mapping[str, np.ndarray]
 
 
 class JointObjective:
@@ -64,19 +66,19 @@ class JointObjective:
         self,
         model: SEDTalkerModel,
         config: LossConfig,
-        class_weights: np.ndarray,
+        class_weights: np.ndarray | None,
         face: FaceLossConstants | None,
     ):
         """Args:
         model: the joint model.
         config: scales.
-        class_weights: [K] weight of every label, in the order of the model's labels.
+        class_weights: [K] weight of every label, in the order of the model's labels; None when batches have no speech part.
         face: constants of the face data; None when batches have no face part.
         """
-        if len(class_weights) != len(model.config.diarizer.labels):
+        if class_weights is not None and len(class_weights) != len(model.config.diarizer.labels):
             raise ValueError(f"class_weights: {len(class_weights)} values for labels {model.config.diarizer.labels}")
         self.model, self.config, self.face = model, config, face
-        self.class_weights = np.asarray(class_weights)
+        self.class_weights = None if class_weights is None else np.asarray(class_weights)
         every = dataclasses.asdict(config)
         every.pop("label_smoothing")
         self.scales = {name: scale for name, scale in every.items() if scale}
@@ -93,8 +95,10 @@ class JointObjective:
             frames = batch["face"]["num_frames"]
             valid = jnp.sum(frames).astype(jnp.float32)
             weights.update(vertices=valid, lips=valid, upper_face=valid)
-            weights["velocity"] = jnp.sum(jnp.maximum(frames - 1, 0)).astype(jnp.float32)
-        if "E" in self.model.config.diarizer.backbone.pattern + self.model.config.animator.backbone.pattern:
+            steps = jnp.sum(jnp.maximum(frames - 1, 0)).astype(jnp.float32)
+            weights.update(dict.fromkeys(self.face.gram_velocity, steps))
+        parts = (self.model.config.diarizer, self.model.config.animator)
+        if any("E" in part.backbone.pattern for part in parts if part is not None):
             weights["moe_balance"] = sum(jnp.sum(jnp.ones_like(part["seed"], jnp.float32)) for part in batch.values())
         return {name: weight for name, weight in weights.items() if name in self.scales}
 
@@ -147,5 +151,8 @@ class JointObjective:
             for name in ("vertices", "lips", "upper_face")
             if name in self.scales
         }
-        sums["velocity"] = jnp.sum(quadratic(error[:, 1:] - error[:, :-1], self.face.gram_velocity) * valid[:, 1:])
+        change = error[:, 1:] - error[:, :-1]
+        for name, gram in self.face.gram_velocity.items():
+            if name in self.scales:
+                sums[name] = jnp.sum(quadratic(change, gram) * valid[:, 1:])
         return sums

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import jax
 import optax
@@ -51,40 +50,25 @@ def decayed(path: tuple, leaf: jax.Array) -> bool:
     return leaf.ndim >= 2 and not name.startswith("log_A")
 
 
-def make_optimizer(
-    config: OptimConfig, num_steps: int, is_frozen: Callable[[tuple[str, ...]], bool] | None = None
-) -> optax.GradientTransformation:
+def make_optimizer(config: OptimConfig, num_steps: int) -> optax.GradientTransformation:
     """The optimizer, without clipping (the step clips, since it also reports the norm).
 
     Args:
       config: hyperparameters.
       num_steps: length of the schedule.
-      is_frozen: says of a parameter's path, as a tuple of names, whether it stays as loaded; frozen parameters have no
-        moments and no decay.
 
     Raises:
       ValueError: unknown optimizer name.
     """
     schedule = learning_rate_schedule(config, num_steps)
     if config.name == "adamw":
-        optimizer = optax.adamw(
+        return optax.adamw(
             schedule,
             b1=config.beta1,
             b2=config.beta2,
             weight_decay=config.weight_decay,
             mask=lambda params: jax.tree_util.tree_map_with_path(decayed, params),
         )
-    elif config.name == "sgd":
-        optimizer = optax.sgd(config.learning_rate)
-    else:
-        raise ValueError(f"optim.name={config.name!r}: expected 'adamw' or 'sgd'")
-    if is_frozen is None:
-        return optimizer
-
-    def label(path, _):
-        return "frozen" if is_frozen(tuple(str(getattr(key, "key", key)) for key in path)) else "trained"
-
-    return optax.multi_transform(
-        {"trained": optimizer, "frozen": optax.set_to_zero()},
-        lambda params: jax.tree_util.tree_map_with_path(label, params),
-    )
+    if config.name == "sgd":
+        return optax.sgd(config.learning_rate)
+    raise ValueError(f"optim.name={config.name!r}: expected 'adamw' or 'sgd'")

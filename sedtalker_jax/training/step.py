@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sedtalker_jax.training.state import TrainState
+from sedtalker_jax.training.state import TrainState, combine
 
 Batch = Mapping[str, Mapping[str, jax.Array]]
 
@@ -47,16 +47,18 @@ def gradients(
     step: jax.Array,
     *,
     objective: Objective,
+    frozen: Any = None,
     accumulation: int = 1,
     axis_name: str | None = None,
 ) -> tuple[Any, dict[str, jax.Array]]:
     """Gradient of the total loss, and the value of every term.
 
     Args:
-      params: parameters.
+      params: trained parameters.
       batch: arrays whose leading axis is the example; per device if `axis_name` is given, else global.
       step: step number, part of every example's randomness.
       objective: the loss.
+      frozen: parameters without gradient, joined with params for the loss.
       accumulation: number of micro-batches; must divide the batch.
       axis_name: mapped axis over which to sum, None for the global view.
 
@@ -67,7 +69,7 @@ def gradients(
     weights = {name: jnp.maximum(weight, 1e-6) for name, weight in _all_devices(weights, axis_name).items()}
 
     def weighted(params, micro_batch):
-        sums = objective.sums(params, micro_batch, step)
+        sums = objective.sums(combine(params, frozen), micro_batch, step)
         terms = {name: sums[name] / weights[name] for name in weights}
         return sum(objective.scales[name] * term for name, term in terms.items()), terms
 
@@ -117,7 +119,13 @@ def train_step(
       (state of step n + 1, metrics: float32 scalars "loss/<term>", "gradient_norm", "skipped_steps").
     """
     gradient, terms = gradients(
-        state.params, batch, state.step, objective=objective, accumulation=accumulation, axis_name=axis_name
+        state.params,
+        batch,
+        state.step,
+        objective=objective,
+        frozen=state.frozen,
+        accumulation=accumulation,
+        axis_name=axis_name,
     )
     with jax.named_scope("optimizer"):
         norm = optax.tree.norm(gradient)
@@ -137,6 +145,7 @@ def train_step(
     updated = TrainState(
         step=state.step + 1,
         params=keep(params, state.params),
+        frozen=state.frozen,
         opt_state=keep(opt_state, state.opt_state),
         ema_params=keep(ema_params, state.ema_params),
         skipped_steps=state.skipped_steps + jnp.where(finite, 0, 1),

@@ -1,0 +1,107 @@
+"""Where a run's batches come from: one stream of clips with voice and face together, or one of each kind side by side."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from sedtalker_jax.data.face_codec import FaceCodec
+from sedtalker_jax.data.mixing import open_records
+from sedtalker_jax.data.pipeline import Batch, PipelineConfig, TrainBatches, iterate, make_example, pad_batch
+
+PARTS = {"directory": ("speech", "face"), "speech": ("speech",), "face": ("face",)}
+"""What the record directories under a name of config.data feed: parts of a batch. Of `directory`, both parts of one row."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Stream:
+    """Record directories and how their clips become the rows of a batch.
+
+    Attributes:
+      parts: "speech", "face", or both.
+      directories: finished record directories.
+      pipeline: sizes.
+    """
+
+    parts: tuple[str, ...]
+    directories: tuple[str, ...]
+    pipeline: PipelineConfig
+
+    def train_batches(self, codec: FaceCodec | None, labels: Sequence[str], start: int, stop: int) -> Iterator[Batch]:
+        """This process's rows of the training batches start ... stop - 1."""
+        batches = TrainBatches(
+            open_records(self.directories, "train"),
+            codec if "face" in self.parts else None,
+            labels,
+            self.pipeline,
+            start=start,
+            stop=stop,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        iterator = iterate(batches, self.pipeline)
+        with contextlib.closing(iterator) if hasattr(iterator, "close") else contextlib.nullcontext():
+            for batch in iterator:
+                yield self._take(batch)
+
+    def valid_batches(self, codec: FaceCodec | None, labels: Sequence[str], num_clips: int) -> list[Batch]:
+        """The first clips of the validation split, without randomness; rows that only fill up the last batch weigh nothing."""
+        reader = open_records(self.directories, "valid")
+        rng = np.random.default_rng(0)
+        codec = codec if "face" in self.parts else None
+        count = min(len(reader), num_clips)
+        examples = [make_example(reader[i], codec, labels, self.pipeline, rng, training=False) for i in range(count)]
+        size = self.pipeline.batch_size
+        batches = []
+        for start in range(0, count, size):
+            rows = examples[start : start + size]
+            batch = pad_batch(rows + [rows[0]] * (size - len(rows)), self.pipeline.max_seconds, codec)
+            batches.append(self._take(_without_rows_after(batch, len(rows))))
+        return batches
+
+    def _take(self, batch: Batch) -> Batch:
+        """The parts that this stream feeds. A face without a speech part brings its own sound."""
+        if self.parts == ("face",):
+            return {"face": {**batch["face"], "waveform": batch["speech"]["waveform"], "lengths": batch["speech"]["lengths"]}}
+        return {part: batch[part] for part in self.parts}
+
+
+def streams_of(data: ConfigDict, pipeline: ConfigDict) -> tuple[Stream, ...]:
+    """The streams that config.data names under `directory` (voice and face of the same clips) or `speech` and `face`.
+
+    Raises:
+      ValueError: none is named, or `directory` together with another.
+    """
+    named = {name: _paths(data.get(name)) for name in PARTS}
+    named = {name: paths for name, paths in named.items() if paths}
+    if not named or ("directory" in named and len(named) > 1):
+        raise ValueError(f"config.data names {sorted(named) or 'no records'}; expected directory, or speech, face, or both")
+    plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in pipeline.to_dict().items()}
+    sizes = PipelineConfig(**plain)
+    return tuple(Stream(PARTS[name], paths, sizes) for name, paths in named.items())
+
+
+def _paths(value: str | Sequence[str] | None) -> tuple[str, ...]:
+    if not value:
+        return ()
+    return tuple(path for path in value.split(",") if path) if isinstance(value, str) else tuple(value)
+
+
+def _without_rows_after(batch: Batch, count: int) -> Batch:
+    """Gives the rows that only fill up a batch zero weight."""
+    keep = np.arange(len(batch["speech"]["seed"])) < count
+    speech = dict(batch["speech"])
+    speech["emotion"] = np.where(keep[:, None], speech["emotion"], -1)
+    for name in ("intensity_mask", "boundary_mask"):
+        speech[name] = speech[name] * keep[:, None]
+    if "face" not in batch:
+        return {"speech": speech}
+    face = dict(batch["face"])
+    face["num_frames"] = face["num_frames"] * keep
+    return {"speech": speech, "face": face}
