@@ -11,7 +11,8 @@ they teach that a condition moves, and no claim about how real faces change rest
 
 In coefficients of a face space with orthonormal rows the same sum, projected, is
     c(t) = sum_k,r w_k,r(t) (B mask_r B^T) c_k(t),
-so a fade costs a few small matrix products and no vertices.
+so a fade costs a few small matrix products and no vertices. The fit of a data set's face space (faces.space_fit) sees motion
+of single regions too; without that the projection would be off by millimetres where regions are at odds.
 """
 
 from __future__ import annotations
@@ -118,22 +119,28 @@ def change_times(duration: float, config: FadeConfig, rng: np.random.Generator) 
     return config.margin + free + config.min_gap * np.arange(number)
 
 
-def region_masks(space: FaceSpace, smoothing: int) -> Float[np.ndarray, "V 3"]:
+def region_masks(
+    num_vertices: int, faces: np.ndarray, regions: Mapping[str, np.ndarray], smoothing: int = FadeConfig.smoothing
+) -> Float[np.ndarray, "V 3"]:
     """mask_r(v) of REGIONS: in [0, 1], with soft borders, summing to one at every vertex.
 
+    Args:
+      num_vertices, faces, regions: of the mesh.
+      smoothing: rings of neighbours over which a border is softened.
+
     Raises:
-      UserError: the space does not name upper face and lips.
+      UserError: the mesh has no upper face or lips by name.
     """
-    lacking = [name for name in REGIONS[:-1] if name not in space.regions]
+    lacking = [name for name in REGIONS[:-1] if name not in regions]
     if lacking:
         raise UserError(f"the face space names no {' and no '.join(lacking)}; prepare the data set with --option regions=PATH")
-    V = space.num_vertices
+    V = num_vertices
     masks = np.zeros((V, len(REGIONS)))
-    masks[space.regions["upper_face"], 0] = 1.0
-    masks[space.regions["lips"], 1] = 1.0
-    masks[space.regions["lips"], 0] = 0.0
+    masks[regions["upper_face"], 0] = 1.0
+    masks[regions["lips"], 1] = 1.0
+    masks[regions["lips"], 0] = 0.0
     masks[:, 2] = 1.0 - masks[:, :2].sum(1)
-    edges = np.concatenate([space.faces[:, [0, 1]], space.faces[:, [1, 2]], space.faces[:, [2, 0]]])
+    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
     ones = np.ones(len(edges))
     graph = sparse.coo_array((ones, (edges[:, 0], edges[:, 1])), shape=(V, V)).tocsr()
     graph = ((graph + graph.T) > 0).astype(np.float64) + sparse.eye_array(V, format="csr")
@@ -146,7 +153,7 @@ def region_masks(space: FaceSpace, smoothing: int) -> Float[np.ndarray, "V 3"]:
 
 def region_projections(space: FaceSpace, smoothing: int = FadeConfig.smoothing) -> Float[np.ndarray, "3 R R"]:
     """B mask_r B^T of each region: what a region's part of a motion is in coefficients. They sum to the identity."""
-    masks = region_masks(space, smoothing)
+    masks = region_masks(space.num_vertices, space.faces, space.regions, smoothing)
     basis = space.basis.astype(np.float64)
     return np.stack([(basis * np.repeat(mask, 3)) @ basis.T for mask in masks.T])
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -44,6 +45,9 @@ SHARED_OPTIONS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "regions": ("", "FLAME_masks.pkl, a folder with lve.txt and fdd.txt, or an .npz of named vertex lists"),
     }
 )
+
+SURFACE_NOTES = "surface.json"
+"""File beside the records that says where triangles and regions come from (Surface.notes)."""
 
 _FIT_FRAMES = 8192
 _MAX_MISMATCH = (0.35, 0.1)  # between sound and motion: seconds, or share of the clip; more is another clip or frame rate
@@ -130,7 +134,7 @@ class FaceCorpus(Corpus):
 
     native_fps: float
     options: Mapping[str, tuple[str, str]] = SHARED_OPTIONS
-    fit_files = (records.FACE_SPACE,)
+    fit_files = (records.FACE_SPACE, SURFACE_NOTES)
 
     @abc.abstractmethod
     def open_motion(self, clip: FaceClip, root: Path) -> Motion:
@@ -212,9 +216,11 @@ class FaceCorpus(Corpus):
             )
         # One thread: linear algebra with another number of threads rounds otherwise, and records should not depend on that.
         with threadpool_limits(limits=1):
-            self._fit(clips, root, progress).save(out / records.FACE_SPACE)
+            space, surface = self._fit(clips, root, progress)
+        records.write_json(out / SURFACE_NOTES, dict(surface.notes))
+        space.save(out / records.FACE_SPACE)
 
-    def _fit(self, clips: Sequence[FaceClip], root: Path, progress: bool) -> FaceSpace:
+    def _fit(self, clips: Sequence[FaceClip], root: Path, progress: bool) -> tuple[FaceSpace, Surface]:
         options = clips[0].options
         rank = whole_number(options["rank"], "rank", 1)
         neutral = self.templates(root, options)
@@ -225,11 +231,11 @@ class FaceCorpus(Corpus):
         ]
         fps = self.clip_fps(clips[0]) / frame_stride(options["fps"], self.clip_fps(clips[0]))
         if options["space"]:
-            return _borrow_space(options["space"], templates, surface, fps)
+            return _borrow_space(options["space"], templates, surface, fps), surface
         chosen = [clips[i] for i in np.unique(np.linspace(0, len(clips) - 1, min(len(clips), _FIT_FRAMES)).astype(int))]
         shown = tqdm(chosen, desc=f"{self.name} face space", unit="clip", disable=not progress)
         samples = (self._sample(clip, root, neutral[clip.template], max(1, _FIT_FRAMES // len(chosen))) for clip in shown)
-        return fit_space(samples, rank, surface=surface, templates=templates, fps=fps)
+        return fit_space(samples, rank, surface=surface, templates=templates, fps=fps), surface
 
     def _sample(self, clip: FaceClip, root: Path, template: np.ndarray, count: int) -> Float[np.ndarray, "n V 3"]:
         """Displacements of `count` frames spread over a clip; none of a damaged one, which make_record reports."""
@@ -242,11 +248,16 @@ class FaceCorpus(Corpus):
         return displacements[np.isfinite(displacements).all(axis=(1, 2))]
 
     def manifest(self, out: Path) -> Mapping[str, Any]:
-        """Frame rate, rank and topology of the face space, and how many vertices each region has."""
+        """Frame rate, rank and topology of the face space; where its triangles and regions come from, and their sizes."""
         space = _load_space(str(out / records.FACE_SPACE))
-        regions = {name: len(value) for name, value in sorted(space.regions.items())}
-        face = {"topology": space.topology, "num_vertices": space.num_vertices, "regions": regions}
-        return {"fps": space.fps, "rank": space.rank, "face_space": {**face, "residual_rms_mm": round(space.residual * 1e3, 6)}}
+        face = {
+            "topology": space.topology,
+            "num_vertices": space.num_vertices,
+            "regions": {name: len(value) for name, value in sorted(space.regions.items())},
+            "residual_rms_mm": round(space.residual * 1e3, 6),
+            **json.loads((out / SURFACE_NOTES).read_text()),
+        }
+        return {"fps": space.fps, "rank": space.rank, "face_space": face}
 
 
 def constant_activation(expression: str | None, strength: float, num_frames: int) -> Float[np.ndarray, "F K-1"]:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from jaxtyping import Float
 
+from sedtalker_jax.data.cross_fade import REGIONS, region_masks
 from sedtalker_jax.data.faces.surface import Surface
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.face.space import FaceSpace
@@ -22,6 +23,7 @@ NEGLIGIBLE_RMS_M = 1e-6
 
 _KEPT_PER_RANK = 2  # axes carried along beyond the rank, so that what is cut off early can still grow
 _BATCH_ROWS = 256
+_PARTS_EVERY = 12  # every how many frames a region's part of the motion is a sample too
 
 
 class MotionSketch:
@@ -31,11 +33,12 @@ class MotionSketch:
         self._num_axes = num_axes
         self._axes = np.zeros((0, num_columns))  # scaled by their singular values
         self._sum = np.zeros(num_columns)
+        self._in_mean = 0
         self.rows = 0
         self.energy = 0.0
 
-    def add(self, rows: Float[np.ndarray, "n columns"]) -> None:
-        """Takes in rows.
+    def add(self, rows: Float[np.ndarray, "n columns"], in_mean: bool = True) -> None:
+        """Takes in rows; those with in_mean=False do not count in `mean`.
 
         Raises:
           UserError: values that are not finite.
@@ -45,7 +48,9 @@ class MotionSketch:
             raise UserError("cannot fit a face space: some vertices are not finite")
         self.rows += len(rows)
         self.energy += float((rows**2).sum())
-        self._sum += rows.sum(0)
+        if in_mean:
+            self._sum += rows.sum(0)
+            self._in_mean += len(rows)
         joined = np.concatenate([self._axes, rows])
         # The Gram matrix is small; squaring costs precision only for axes 1e-8 times the largest.
         values, vectors = np.linalg.eigh(joined @ joined.T)
@@ -54,8 +59,8 @@ class MotionSketch:
 
     @property
     def mean(self) -> Float[np.ndarray, " columns"]:
-        """Mean of all rows."""
-        return self._sum / max(self.rows, 1)
+        """Mean of the rows that count in it."""
+        return self._sum / max(self._in_mean, 1)
 
     def basis(self, rank: int, negligible_energy: float) -> tuple[Float[np.ndarray, "R columns"], float]:
         """Orthonormal axes, and the sum of squares that they leave of all rows.
@@ -89,6 +94,8 @@ def fit_space(
 ) -> FaceSpace:
     """A face space from displacements in batches of any size; the result depends on their order only through rounding.
 
+    Where the surface names upper face and lips, the parts of some frames in each region are samples too.
+
     Args:
       displacements: from the template, metres; read once.
       max_rank: the rank is smaller where fewer axes leave a micrometre.
@@ -99,8 +106,13 @@ def fit_space(
     """
     V = templates[0].num_vertices
     sketch = MotionSketch(3 * V, _KEPT_PER_RANK * max_rank)
+    # Regions fade apart in data.cross_fade, so the basis must also hold what one region does alone.
+    named = all(name in surface.regions for name in REGIONS[:-1])
+    masks = np.repeat(region_masks(V, surface.faces, surface.regions), 3, axis=0).T if named else np.zeros((0, 3 * V))
     for batch in _regroup(displacements, 3 * V):
         sketch.add(batch)
+        for r, mask in enumerate(masks):
+            sketch.add(batch[r::_PARTS_EVERY] * mask, in_mean=False)
     basis, left = sketch.basis(max_rank, NEGLIGIBLE_RMS_M**2 * sketch.rows * V)
     return FaceSpace(
         topology=surface.topology,

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from sedtalker_jax.data import prepare, records
+from sedtalker_jax.data import cross_fade, prepare, records
 from sedtalker_jax.data.faces.emovoca import CORPUS, EXPRESSIONS
-from sedtalker_jax.data.faces.motion_code import TOLERANCE_M, true_vertices
+from sedtalker_jax.data.faces.motion_code import TOLERANCE_M, true_displacements, true_vertices
 from sedtalker_jax.data.prepare import check_choices
 from sedtalker_jax.emotion.labels import ACTIVE
 from sedtalker_jax.errors import UserError
@@ -123,6 +123,7 @@ def published(request, tmp_path_factory):
 def test_prepare_writes_shards_of_the_published_meshes(published):
     root, manifest = published
     assert manifest["face_space"]["topology"] == "flame" and manifest["fps"] == 30.0
+    assert manifest["face_space"]["lips"] == "lve of regions, 502 vertices"
     assert manifest["speaker_disjoint"] and set(manifest["splits"]["train"]["speakers"]) == set(trees.TRAIN)
     assert {name: entry["clips"] for name, entry in manifest["splits"]["train"]["expressions"].items()} == {
         "angry": 8, "happy": 8, "neutral": 4,
@@ -136,6 +137,30 @@ def test_prepare_writes_shards_of_the_published_meshes(published):
     assert len(reader) == 10 and worst <= TOLERANCE_M
     index = reader.index()
     assert set(index.expression) == {"angry", "happy", "neutral"} and len(set(index.sound)) == 2
+
+
+def test_published_expressions_fade_into_each_other_in_the_face_space(published):
+    root, _ = published
+    space = FaceSpace.load(root / "out" / records.FACE_SPACE)
+    reader = records.RecordReader(root / "out", "train")
+    index = reader.index()
+    recordings = cross_fade.same_recording(index)
+    assert [len(rows) for rows in recordings] == [5] * 4
+    projections = cross_fade.region_projections(space)
+    masks = cross_fade.region_masks(space.num_vertices, space.faces, space.regions)
+    for seed, rows in enumerate(recordings):
+        chosen = cross_fade.draw_rows(rows, index, 1, np.random.default_rng(seed))
+        pair = [reader[row] for row in chosen]
+        faded = cross_fade.cross_fade(pair, projections, [0.5], np.random.default_rng(seed))
+        (change,) = faded["fade"]["changes"]
+        wanted = 0.0
+        for mask, region in zip(masks.T, change["regions"].values(), strict=True):
+            weights = cross_fade.fade_weights(np.arange(30) / 30, [region["centre_s"]], [region["length_s"]])
+            wanted = wanted + sum(
+                weights[:, k, None, None] * mask[None, :, None] * true_displacements(clip, space) for k, clip in enumerate(pair)
+            )
+        error = np.linalg.norm(space.displacements(faded["motion"]) - wanted, axis=-1)
+        assert error.max() < 1e-4, f"{error.max() * 1e3:.3f} mm"
 
 
 def test_prepared_bytes_do_not_depend_on_the_workers(published, tmp_path):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
+from sedtalker_jax.data.cross_fade import region_masks
 from sedtalker_jax.data.faces.space_fit import MotionSketch, fit_space
 from sedtalker_jax.data.faces.surface import Surface
 from sedtalker_jax.errors import UserError
@@ -68,6 +69,18 @@ def test_memory_does_not_grow_with_the_number_of_rows():
         return value
 
     assert peak(6000) < 1.2 * peak(600)
+
+
+def test_the_basis_holds_what_one_region_does_alone():
+    regions = {"upper_face": np.arange(20), "lips": np.arange(30, 40)}
+    motion = samples(200, rank=2, noise=0.0)
+    plain = fit([motion], 20)
+    space = fit_space([motion], 20, surface=Surface("m", FACES, regions, {}), templates=TEMPLATES, fps=25.0)
+    masks = region_masks(V, FACES, regions)
+    for mask in masks.T:
+        alone = motion[50] * mask[:, None]
+        assert space.residual_of(alone[None]) < 1e-6 < 1e-4 < plain.residual_of(alone[None])
+    np.testing.assert_allclose(space.mean_motion, motion.reshape(200, -1).mean(0), atol=1e-8)
 
 
 def test_still_faces_and_broken_ones_are_explained():

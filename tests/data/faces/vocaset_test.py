@@ -80,6 +80,20 @@ def test_another_data_sets_basis_can_be_used(converted, tmp_path):
     assert second.fps == 30.0 and set(second.template_names) == set(first.template_names)
 
 
+def test_flame_masks_are_taken_and_their_doubles_are_not(converted, tmp_path):
+    masks = {
+        "lips": np.array([9, 7, 7, 8]), "forehead": np.arange(40, 50), "eye_region": np.arange(45, 60),
+        "left_eye_region": np.arange(3), "right_eye_region": np.arange(3, 6), "neck": np.zeros(0, np.int64),
+    }  # fmt: skip
+    path = trees.write_old_pickle(tmp_path / "FLAME_masks.pkl", masks)
+    trees.build(CORPUS, converted, tmp_path / "out", regions=str(path), rank="4")
+    space = FaceSpace.load(tmp_path / "out" / "face_space.npz")
+    assert space.regions["lips"].tolist() == [7, 8, 9] and space.regions["upper_face"].tolist() == list(range(40, 60))
+    assert space.rank == 4 and CORPUS.manifest(tmp_path / "out")["face_space"]["upper_face"] == (
+        "forehead+eye_region of FLAME_masks.pkl, 20 vertices"
+    )
+
+
 def test_files_without_a_partner_are_named(tmp_path):
     root = trees.write_vocaset(tmp_path / "vocaset", MESH, FACES)
     first, second, third, *_ = sorted(path.stem for path in (root / "wav").glob("*.wav"))
