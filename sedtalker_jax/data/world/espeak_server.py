@@ -79,8 +79,8 @@ def _speak(library, sample_rate: int, request: dict) -> bytes:
     library.espeak_SetParameter(PARAMETER_PITCH, int(request["pitch"]), 0)
     library.espeak_SetParameter(PARAMETER_RANGE, int(request["range"]), 0)
     library.espeak_SetParameter(PARAMETER_VOLUME, UNSATURATED_VOLUME, 0)
-    # The breath of some variants is the C library's random numbers, which espeak-ng seeds with the time when it starts.
-    ctypes.CDLL(None).srand(1)
+    # The breath of some variants is random numbers, which espeak-ng seeds with the time when it starts.
+    library.espeak_ng_SetRandSeed(ctypes.c_long(1))
     text = request["ssml"].encode()
     status = library.espeak_Synth(text, len(text) + 1, 0, 1, 0, CHARS_UTF8 | SSML, None, None)
     library.espeak_Synchronize()
