@@ -274,3 +274,34 @@ def fade_recording(
         return dict(reader[int(rng.choice(rows))])
     chosen = draw_rows(rows, index, len(times), rng)
     return cross_fade([reader[row] for row in chosen], projections, times, rng, config)
+
+
+class CrossFader:
+    """Reads rows of a split, some of them as fades of their recording. Pickles to data workers.
+
+    Args:
+      index: of the reader's rows.
+      space: the records' face space.
+      share: of the rows that can fade, how many do.
+      config: ranges.
+
+    Raises:
+      UserError: the face space has no upper face or lips by name.
+    """
+
+    def __init__(self, index: RecordIndex, space: FaceSpace, share: float = 0.5, config: FadeConfig | None = None) -> None:
+        self._index, self._share, self._config = index, share, config or FadeConfig()
+        self._projections = region_projections(space, self._config.smoothing)
+        self._recording_of = {int(row): rows for rows in same_recording(index) for row in rows}
+
+    @property
+    def num_rows(self) -> int:
+        """How many rows can fade; none in a data set without several expressions of one recording."""
+        return len(self._recording_of)
+
+    def __call__(self, reader: Sequence[Mapping[str, Any]], row: int, rng: np.random.Generator) -> Mapping[str, Any]:
+        """The record of a row, or a fade through clips of its recording; a function of the row and the generator."""
+        rows = self._recording_of.get(int(row))
+        if rows is None or rng.random() >= self._share:
+            return reader[int(row)]
+        return fade_recording(reader, self._index, rows, self._projections, rng, self._config)

@@ -1,4 +1,5 @@
 import copy
+import pickle
 
 import numpy as np
 import pytest
@@ -190,6 +191,17 @@ def test_one_call_fades_a_recording_of_a_reader(space, clips, projections):
     short = [{**clip, "num_samples": 8_000} for clip in clips]
     index = RecordIndex.from_rows([index_row(clip) for clip in short])
     assert cf.fade_recording(short, index, rows, projections, np.random.default_rng(2))["id"] in {"n", "h3", "a1"}
+
+
+def test_a_share_of_the_rows_fades_and_the_others_are_read_as_they_are(space, clips):
+    made = [*clips, record(space, "alone", "happy", 1.0, talk=5)]
+    index = RecordIndex.from_rows([index_row(clip) for clip in made])
+    fader = pickle.loads(pickle.dumps(cf.CrossFader(index, space, share=0.3)))
+    assert fader.num_rows == 3
+    got = [fader(made, row, np.random.default_rng([seed, row])) for seed in range(200) for row in range(4)]
+    faded = [clip.get("truth") == "constructed" for clip in got]
+    assert not any(faded[3::4]) and 0.25 < np.mean(faded) / 0.75 < 0.35
+    assert got[3] is made[3]
 
 
 def test_what_does_not_belong_together_is_refused(space, clips, projections):

@@ -108,6 +108,20 @@ class VertexArray:
         return np.asarray(self._array[frames], np.float64).reshape(-1, self._num_vertices, 3) * self._scale
 
 
+class _EveryNth:
+    """The first frames of a motion, every n-th of them."""
+
+    def __init__(self, motion: Motion, num_frames: int, stride: int) -> None:
+        self._motion, self._frames = motion, range(0, num_frames, stride)
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def __getitem__(self, frames: slice) -> Float[np.ndarray, "n V 3"]:
+        chosen = self._frames[frames]
+        return self._motion[slice(chosen.start, chosen.stop, chosen.step)]
+
+
 def open_vertices(path: Path, num_vertices: int, metres_per_unit: float = 1.0) -> VertexArray:
     """A .npy file of [F, V, 3] or flat [F, 3 V] vertices, mapped, not read.
 
@@ -190,9 +204,11 @@ class FaceCorpus(Corpus):
         motion = self.open_motion(clip, root)
         waveform = self.read_waveform(clip, root)
         num_frames, num_samples = common_length(len(motion), native, len(waveform), clip.motion)
-        vertices = motion[slice(0, num_frames, stride)]
-        if not np.isfinite(vertices).all():
-            raise UserError(f"{clip.motion}: holds vertices that are not finite")
+        vertices = _EveryNth(motion, num_frames, stride)
+        try:
+            coded = encode_motion(space, template, vertices)
+        except UserError as error:
+            raise UserError(f"{clip.motion}: {error}") from None
         waveform = waveform[:num_samples]
         return {
             "template": clip.template,
@@ -205,7 +221,7 @@ class FaceCorpus(Corpus):
             "strength": float("nan") if clip.expression is None else clip.strength,
             **self.voice_truth(clip, waveform),
             **self.more_fields(clip, len(vertices), stride, root),
-            **encode_motion(space, template, vertices),
+            **coded,
         }
 
     def fit(self, clips: Sequence[FaceClip], root: Path, out: Path, workers: int, progress: bool) -> None:

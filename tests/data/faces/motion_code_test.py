@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from sedtalker_jax.data.faces import motion_code
 from sedtalker_jax.data.faces.motion_code import STEP_M, TOLERANCE_M, encode_motion, true_displacements, true_vertices
 from sedtalker_jax.data.faces.space_fit import fit_space
 from sedtalker_jax.data.faces.surface import Surface
@@ -59,5 +60,16 @@ def test_motion_of_another_face_or_unit_is_refused(space):
         encode_motion(space, TEMPLATE, 1000 * trees.motion(TEMPLATE, 3, seed=4))
     broken = trees.motion(TEMPLATE, 3, seed=4)
     broken[1, 2, 0] = np.nan
-    with pytest.raises(UserError, match="are these metres"):
+    with pytest.raises(UserError, match="not finite"):
         encode_motion(space, TEMPLATE, broken)
+
+
+@pytest.mark.parametrize("noise", [0.0, 5e-5])
+def test_blocks_do_not_show(space, monkeypatch, noise):
+    original = trees.motion(TEMPLATE, 50, seed=6, noise=noise)
+    whole = encode_motion(space, TEMPLATE, original)
+    monkeypatch.setattr(motion_code, "_BLOCK_FRAMES", 7)
+    record = {"template": "head", **encode_motion(space, TEMPLATE, original)}
+    assert ("residual" in record) == (noise > 0)
+    np.testing.assert_allclose(record["motion"].astype(np.float32), whole["motion"].astype(np.float32), atol=1e-4)
+    assert np.linalg.norm(true_vertices(record, space) - original, axis=-1).max() <= TOLERANCE_M
