@@ -268,6 +268,33 @@ def test_one_frame_is_what_audio_asks_for():
         apply(small_config("wav2vec2-base"), {}, noise(1, 399))
 
 
+def test_frames_are_counted_as_convolution_after_convolution():
+    odd = small_config("wav2vec2-base", conv_dim=(8, 8, 8), conv_kernel=(2, 7, 1), conv_stride=(3, 2, 4))
+    samples = np.arange(3_000)
+    for config in (SpeechEncoderConfig(), odd):
+        frames = samples
+        for i, (kernel, stride) in enumerate(zip(config.conv_kernel, config.conv_stride, strict=True)):
+            frames = np.array([len(range(0, n - kernel + 1, stride)) for n in frames])
+            np.testing.assert_array_equal(config.num_frames(samples, layers=i + 1), frames)
+            assert config.num_frames(2_999, layers=i + 1) == frames[-1]
+
+
+def test_counting_frames_costs_the_same_for_any_number_of_convolutions():
+    # XLA copies the count into every fusion that reads a mask; one division per convolution made a clip alone (B = 1) compile
+    # for a hundred seconds, most of them inside LLVM's loop vectoriser.
+    config = SpeechEncoderConfig()
+
+    def instructions(layers: int) -> int:
+        def masked(x, lengths):
+            mask = jnp.arange(49)[None, :] < config.num_frames(lengths, layers)[:, None]
+            return jnp.where(mask[..., None], x, 0.0)
+
+        compiled = jax.jit(masked).lower(np.ones((1, 49, 8), np.float32), np.full(1, 16_000, np.int32)).compile()
+        return compiled.as_text().count(" = ")
+
+    assert instructions(len(config.conv_kernel)) < 1.5 * instructions(1)
+
+
 @pytest.mark.parametrize(
     "change",
     [dict(model_type="bert"), dict(hidden_size=33), dict(remat="some"), dict(conv_dim=(8,)), dict(num_frozen_layers=4)],
