@@ -119,18 +119,24 @@ def apply_variant(config: ConfigDict, arg: str) -> None:
       ValueError: unknown variant.
     """
     if arg == "smoke":
-        config.num_steps = 4
-        config.eval_every = 2
-        config.log_every = 1
-        config.data.valid_clips = 4
-        config.data.codec_clips = 8
-        config.data.template_code_size = 2
-        config.pipeline.batch_size = 4
-        config.pipeline.max_seconds = 2.0
-        config.pipeline.bucket_seconds = (2.0,)
-        config.checkpoint.every_steps = 2
-        for part in (config.model.diarizer, config.model.animator):
-            part.backbone.update(pattern="MA", width=32, state_size=4, num_heads=2, num_kv_heads=1)
+        shrink(config)
         config.model.encoder.update(conv_dim=(8, 8), hidden_size=16, num_attention_heads=2, intermediate_size=32)
     elif arg:
         raise ValueError(f"unknown variant {arg!r}: expected 'smoke' or nothing")
+
+
+def shrink(config: ConfigDict) -> None:
+    """In place: a few steps on a handful of clips."""
+    config.num_steps = 4
+    config.eval_every = 2
+    config.log_every = 1
+    config.data.valid_clips = 4
+    config.data.codec_clips = 8
+    config.data.template_code_size = 2
+    config.pipeline.batch_size = 4
+    config.pipeline.max_seconds = 2.0
+    config.pipeline.bucket_seconds = (2.0,)
+    config.checkpoint.every_steps = 2
+    for part in (config.model.diarizer, config.model.animator):
+        if part is not None and part.backbone is not None:
+            part.backbone.update(pattern="MA", width=32, state_size=4, num_heads=2, num_kv_heads=1)

@@ -22,7 +22,7 @@ from sedtalker_jax.data.face_codec import FaceCodec
 from sedtalker_jax.data.joins import JoinConfig, JoinSampler
 from sedtalker_jax.data.mixing import MixedReader
 from sedtalker_jax.data.records import RecordReader
-from sedtalker_jax.emotion.labels import LEVEL_SCALES
+from sedtalker_jax.emotion.labels import LEVEL_SCALES, ACTIVE
 from sedtalker_jax.models.track_source import NOISY_TRACK, PREDICTED_TRACK, TRUE_TRACK
 
 Batch = dict[str, dict[str, np.ndarray]]
@@ -224,7 +224,7 @@ def make_example(
     Args:
       record: a decoded record.
       codec: face codec, None for records without faces.
-      labels: the model's emotions.
+      labels: the model's emotions, "neutral" among them.
       config: sizes.
       rng: the example's own generator.
       training: random crop, gain and condition; otherwise the clip's start and the true track.
@@ -257,7 +257,7 @@ def make_example(
         emotion=emotion,
         intensity=np.nan_to_num(intensity),
         # Intensity is how strong the emotion is if there is one; whether there is one is the category's to say.
-        intensity_mask=(np.isfinite(intensity) & (emotion != 0)).astype(np.float32),
+        intensity_mask=(np.isfinite(intensity) & (emotion != labels.index("neutral"))).astype(np.float32),
         boundary=boundary_targets(record["segments"], axes.speech_frame_times(T) + start),
         seed=np.uint32(rng.integers(2**32)),
     )
@@ -266,8 +266,12 @@ def make_example(
     if codec is not None:
         F = min(axes.num_animation_frames(len(waveform), fps), len(record["motion"]) - first)
         template = codec.space.templates[codec.space.template_names.index(record["template"])]
-        activation = record["activation"].astype(np.float32)[first : first + F]
+        columns = [ACTIVE.index(name) for name in labels if name != "neutral"]
+        activation = record["activation"].astype(np.float32)[first : first + F, columns]
         source = int(rng.choice(3, p=config.track_shares)) if training else TRUE_TRACK
+        if source == PREDICTED_TRACK and record.get("condition") == "schedule":
+            # The voice says nothing of this face's emotion: the schedule drives it, never what the diarizer hears.
+            source = NOISY_TRACK
         if source == NOISY_TRACK:
             activation = disturb(activation, fps, rng)
         example.update(
@@ -275,7 +279,7 @@ def make_example(
             fps=np.float32(fps),
             template_code=codec.template_code(template),
             activation=activation,
-            track_source=np.int32(PREDICTED_TRACK if source == PREDICTED_TRACK else source),
+            track_source=np.int32(source),
         )
     return example
 

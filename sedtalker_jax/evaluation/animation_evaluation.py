@@ -59,8 +59,8 @@ class AnimationRegions:
         num_vertices: int,
         *,
         lips: Sequence[str] = ("lips",),
-        emotional: Sequence[str] = ("eye_region", "forehead"),
-        upper_face: Sequence[str] = ("upper_face",),
+        emotional: Sequence[str] | None = ("eye_region", "forehead"),
+        upper_face: Sequence[str] | None = ("upper_face",),
         upper_lip: Sequence[str] = ("upper_lip",),
         lower_lip: Sequence[str] = ("lower_lip",),
         lip_points: tuple[int, int] | None = None,
@@ -68,6 +68,7 @@ class AnimationRegions:
         """Takes each set as the union of named regions; nothing stands in for a region that is missing.
 
         Args:
+          emotional, upper_face: None leaves out the scores that need the set, as the fields of this class do.
           lip_points: vertices of the upper and the lower lip between which the lip distance is measured (inner points in the
             middle are best); they take the place of the regions upper_lip and lower_lip.
 
@@ -85,7 +86,8 @@ class AnimationRegions:
             upper, lower = union(upper_lip), union(lower_lip)
         else:
             upper, lower = (np.array([point], np.int64) for point in lip_points)
-        return cls(name, union(lips), union(emotional), union(upper_face), upper, lower, num_vertices)
+        emotional_set, upper_set = (None if wanted is None else union(wanted) for wanted in (emotional, upper_face))
+        return cls(name, union(lips), emotional_set, upper_set, upper, lower, num_vertices)
 
     def describe(self) -> str:
         """Name and sizes, for the note under a table."""

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from sklearn.ensemble import RandomForestClassifier
 
 from sedtalker_jax import axes
-from sedtalker_jax.data.records import RecordReader
+from sedtalker_jax.data.mixing import open_records
 from sedtalker_jax.data.world.prosody import prosody_track
 
 WINDOW_S = 1.5
@@ -50,9 +50,9 @@ def true_prosody(record: Mapping[str, Any]) -> Float[np.ndarray, "windows 2P"]:
     return np.concatenate([frames, frames - frames.mean(axis=0)], axis=1)[::STRIDE]
 
 
-def _training_rows(job: tuple[str, int, Features, tuple[str, ...]]) -> tuple[np.ndarray, np.ndarray]:
-    directory, index, features, labels = job
-    record = RecordReader(directory, "train", decode_audio=features is measured_prosody)[index]
+def _training_rows(job: tuple[tuple[str, ...], int, Features, tuple[str, ...]]) -> tuple[np.ndarray, np.ndarray]:
+    directories, index, features, labels = job
+    record = open_records(directories, "train", decode_audio=features is measured_prosody)[index]
     targets = record_labels(record, labels)[::STRIDE]
     rows = features(record)[: len(targets)]
     return rows[targets >= 0], targets[targets >= 0]
@@ -62,22 +62,29 @@ class FrameForest:
     """A random forest on features of every STRIDE-th frame."""
 
     def __init__(
-        self, directory: str, features: Features, labels: Sequence[str], num_clips: int, *, workers: int = 2, seed: int = 0
+        self,
+        directories: Sequence[str],
+        features: Features,
+        labels: Sequence[str],
+        num_clips: int,
+        *,
+        workers: int = 2,
+        seed: int = 0,
     ):
-        """Fits on up to `num_clips` training records of a directory, spread evenly over it.
+        """Fits on up to `num_clips` training records, spread evenly over all.
 
         Args:
-          directory: a record directory.
+          directories: record directories.
           features: measured_prosody or true_prosody.
           labels: names of the K emotions.
           num_clips: how many records.
           workers: processes that measure.
           seed: of the forest.
         """
-        total = len(RecordReader(directory, "train"))
+        total = len(open_records(directories, "train", decode_audio=False))
         chosen = np.unique(np.linspace(0, total - 1, min(num_clips, total)).round().astype(int))
         self.num_clips, self.num_labels, self.features = len(chosen), len(labels), features
-        jobs = [(directory, int(i), features, tuple(labels)) for i in chosen]
+        jobs = [(tuple(directories), int(i), features, tuple(labels)) for i in chosen]
         # Spawned, since the parent may hold JAX's threads, which do not survive a fork.
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
             parts = list(pool.map(_training_rows, jobs, chunksize=8))

@@ -5,18 +5,31 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ml_collections import ConfigDict
 
-from sedtalker_jax.data.records import FACE_SPACE, RecordReader, read_manifest
+from sedtalker_jax import evaluation as ev
+from sedtalker_jax.data.mixing import open_records
+from sedtalker_jax.data.records import read_manifest
+from sedtalker_jax.emotion import EmotionTrack
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.evaluation import report
-from sedtalker_jax.evaluation.table import write_metrics_json
-from sedtalker_jax.face.space import FaceSpace
+from sedtalker_jax.evaluation.table import ScoreTable, write_metrics_json
 from sedtalker_jax.inference.pipeline import SEDTalker
-from sedtalker_jax.inference.scoring import Predictions, fit_temperature, predict, score_animation, score_emotion
+from sedtalker_jax.inference.scoring import (
+    AnimationScores,
+    Predictions,
+    fit_temperature,
+    predict,
+    score_animation,
+    score_emotion,
+)
 from sedtalker_jax.speech import save_audio
 from sedtalker_jax.training.checkpoint import read_meta
+from sedtalker_jax.training.experiment import shared_space
+from sedtalker_jax.training.streams import streams_of
 
 
 def evaluate(
@@ -27,13 +40,14 @@ def evaluate(
     max_clips: int | None = None,
     baseline_clips: int = 600,
 ) -> dict[str, dict]:
-    """Scores a workdir's newest checkpoint and writes metrics.json, report.html, plots and speech.wav beside it.
+    """Scores a workdir's newest checkpoint and writes metrics.json, report.html, plots and an example's sound beside it.
 
-    On another world than the model was trained on (`--config.data.directory=DIR`) nothing is fitted to the data: the
-    temperature stays the one that the model's own validation split gave, and the results go to WORKDIR/on-WORLD.
+    Of a diarizer alone the emotion is scored, of an animator alone the motion. On another world than the model was trained on
+    (`--config.data.directory=DIR`) nothing is fitted to the data: the temperature stays the one that the model's own
+    validation split gave, and the results go to WORKDIR/on-WORLD.
 
     Args:
-      config: names the data directory.
+      config: names the data directories.
       workdir: of train.py.
       split: "test" or "valid".
       max_clips: only the first clips of the split.
@@ -45,54 +59,84 @@ def evaluate(
     Raises:
       UserError: no checkpoint, no data; another world before the model's own.
     """
-    directory = pathlib.Path(config.data.directory)
     model = SEDTalker.load(workdir)
     meta, step = read_meta(workdir)
-    manifest = read_manifest(directory)
+    parts = {part: stream.directories for stream in streams_of(config.data, config.pipeline) for part in stream.parts}
+    voices = parts.get("speech", ()) if model.model.config.diarizer is not None else ()
+    faces = parts.get("face", ()) if model.codec is not None else ()
+    manifest = read_manifest((voices or faces)[0])
     world_hash = manifest.get("world_hash", "")
-    if world_hash == meta["world_hash"]:
-        _calibrate(model, RecordReader(directory, "valid"), config.data.valid_clips, workdir)
-    else:
+    if world_hash != meta["world_hash"]:
         if not (workdir / "calibration.json").exists():
             raise UserError(f"{workdir} has no calibration.json yet: evaluate on the data that it was trained on first")
-        workdir = workdir / f"on-{manifest.get('world') or directory.name}"
+        workdir = workdir / f"on-{manifest.get('world') or pathlib.Path(voices[0]).name}"
         workdir.mkdir(exist_ok=True)
-
-    predictions = predict(model, RecordReader(directory, split), max_clips)
-    emotion = score_emotion(model, predictions, directory, baseline_clips=baseline_clips, workers=os.cpu_count() or 1)
-    animation = score_animation(model, predictions, FaceSpace.load(directory / FACE_SPACE))
+    elif voices:
+        _calibrate(model, open_records(voices, "valid"), config.data.valid_clips, workdir)
     info = {
         "step": step,
         "split": split,
-        "clips": len(predictions.records),
         "world_hash": world_hash,
         "trained_on": meta["world_hash"],
         "temperature": round(model.temperature, 4),
         "baseline_clips": baseline_clips,
     }
-    tables = {"emotion": emotion.table, "animation": animation.table, "animation_shares": animation.shares}
-    if emotion.differences is not None:
-        tables["emotion_differences"] = emotion.differences
-    tables["animation_differences"] = animation.differences
-    tables["per_emotion"] = emotion.per_emotion
+    tables: dict[str, ScoreTable] = {}
+    figures: dict[str, report.Figure] = {}
+    records: Sequence[Mapping[str, Any]] = ()
+    tracks: Sequence[EmotionTrack] = ()
+    if voices:
+        records = _first(open_records(voices, split), max_clips)
+        predictions = predict(model, records, f"diarize {split}")
+        tracks = predictions.tracks
+        emotion = score_emotion(model, predictions, voices, baseline_clips=baseline_clips, workers=os.cpu_count() or 1)
+        tables["emotion"] = emotion.table
+        if emotion.differences is not None:
+            tables["emotion_differences"] = emotion.differences
+        tables["per_emotion"] = emotion.per_emotion
+        figures |= _emotion_figures(model, predictions, emotion)
+        info["clips"] = len(records)
+        example = predictions.records[_example(predictions)]
+    if faces:
+        shared = faces == voices
+        moving = records if shared else _first(open_records(faces, split), max_clips)
+        heard = tracks if shared else [_heard(model, record) for record in moving]
+        animation = score_animation(model, moving, heard, shared_space(faces))
+        tables |= {
+            "animation": animation.table,
+            "animation_shares": animation.shares,
+            "animation_differences": animation.differences,
+        }
+        figures |= _animation_figures(model, animation)
+        info["animated_clips"] = len(moving)
+        if not voices:
+            example = moving[0]
     write_metrics_json(workdir / "metrics.json", tables, info)
-    figures = _figures(model, predictions, emotion, animation)
     for name, figure in figures.items():
         report.save_figure(figure, workdir / "plots" / f"{name}.png")
     report.write_report(workdir / "report.html", f"sedtalker_jax: {workdir}", list(tables.values()), figures, info)
-    example = _example(predictions)
-    save_audio(workdir / "speech.wav", predictions.records[example]["waveform"])
+    save_audio(workdir / "speech.wav", example["waveform"])
     for table in tables.values():
         print("\n" + table.plain())
-    name = predictions.clips[example].name
-    print(f"\n{workdir}: metrics.json, report.html, plots/ and speech.wav ({name}) written")
+    print(f"\n{workdir}: metrics.json, report.html, plots/ and speech.wav ({example['id']}) written")
     return {name: table.to_dict() for name, table in tables.items()}
 
 
-def _calibrate(model: SEDTalker, reader: RecordReader, num_clips: int, workdir: pathlib.Path) -> None:
+def _first(reader: Sequence[Mapping[str, Any]], count: int | None) -> list[Mapping[str, Any]]:
+    return [reader[i] for i in range(len(reader) if count is None else min(count, len(reader)))]
+
+
+def _heard(model: SEDTalker, record: Mapping[str, Any]) -> EmotionTrack | None:
+    """The diarizer's track, or None where it can't drive this face: no diarizer, or a voice that does not tell."""
+    if model.model.config.diarizer is None or record.get("condition") == "schedule":
+        return None
+    return model.diarize(record["waveform"])
+
+
+def _calibrate(model: SEDTalker, reader: Sequence[Mapping[str, Any]], num_clips: int, workdir: pathlib.Path) -> None:
     """Fits the model's temperature on a validation split, sets it and writes calibration.json."""
     model.temperature = 1.0
-    model.temperature = fit_temperature(predict(model, reader, num_clips))
+    model.temperature = fit_temperature(predict(model, _first(reader, num_clips), "diarize valid"))
     temporary = workdir / "calibration.json.tmp"
     temporary.write_text(json.dumps({"temperature": model.temperature}) + "\n")
     os.replace(temporary, workdir / "calibration.json")
@@ -109,18 +153,21 @@ def _example(predictions: Predictions) -> int:
     return max(range(len(predictions.clips)), key=interest)
 
 
-def _figures(model: SEDTalker, predictions: Predictions, emotion, animation) -> dict[str, report.Figure]:
-    labels = model.labels
+def _emotion_figures(model: SEDTalker, predictions: Predictions, emotion: ev.EmotionScores) -> dict[str, report.Figure]:
     example = _example(predictions)
     clip, track = predictions.clips[example], predictions.tracks[example]
-    figures = {
-        "confusion": report.confusion_figure(emotion.confusion["model"], labels),
+    return {
+        "confusion": report.confusion_figure(emotion.confusion["model"], model.labels),
         "calibration": report.reliability_figure({"model": emotion.reliability["model"]}),
         "intensity": report.intensity_figure(*emotion.intensity),
         "emotion_over_time": report.emotion_strip_figure(
             {"truth": [tuple(s) for s in clip.segments], "model": track}, clip.duration, f"Emotion over time: {clip.name}"
         ),
     }
+
+
+def _animation_figures(model: SEDTalker, animation: AnimationScores) -> dict[str, report.Figure]:
+    figures = {}
     for number, curve in enumerate(animation.curves):
         shown = {name: curve["lip_distance"][name] for name in ("truth", "model", "mean motion")}
         figures[f"lip_distance_{number}"] = report.lip_distance_figure(

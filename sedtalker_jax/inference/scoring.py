@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,9 +12,11 @@ from tqdm import tqdm
 
 from sedtalker_jax import axes
 from sedtalker_jax import evaluation as ev
-from sedtalker_jax.data.records import RecordReader
+from sedtalker_jax.data.faces.motion_code import true_vertices
+from sedtalker_jax.data.mixing import open_records
 from sedtalker_jax.data.world.timeline import silences
 from sedtalker_jax.emotion import EmotionTrack
+from sedtalker_jax.emotion.labels import ACTIVE
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.evaluation.animation_evaluation import AnimationEvaluation, AnimationRegions
 from sedtalker_jax.evaluation.table import ScoreRow, ScoreTable
@@ -30,7 +31,7 @@ from sedtalker_jax.inference.pipeline import SEDTalker
 class Predictions:
     """What the model says of a split, clip by clip."""
 
-    records: list[dict[str, Any]]
+    records: Sequence[Mapping[str, Any]]
     clips: list[ev.EmotionClip]
     tracks: list[EmotionTrack]
 
@@ -62,14 +63,9 @@ def _complement(spans: Sequence[tuple[float, float]], duration: float) -> list[t
     return [(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if b > a]
 
 
-def predict(model: SEDTalker, reader: RecordReader, max_clips: int | None = None) -> Predictions:
-    """Diarizes the records of a split."""
-    count = len(reader) if max_clips is None else min(max_clips, len(reader))
-    records = [reader[i] for i in range(count)]
-    tracks = [
-        model.diarize(record["waveform"])
-        for record in tqdm(records, desc=f"diarize {reader.split}", unit="clip", mininterval=2.0)
-    ]
+def predict(model: SEDTalker, records: Sequence[Mapping[str, Any]], title: str) -> Predictions:
+    """Diarizes records; `title` stands before the progress bar."""
+    tracks = [model.diarize(record["waveform"]) for record in tqdm(records, desc=title, unit="clip", mininterval=2.0)]
     return Predictions(records, [emotion_clip(record, model.labels) for record in records], tracks)
 
 
@@ -106,29 +102,29 @@ def forest_tracks(forest: FrameForest, predictions: Predictions) -> list[Emotion
 
 
 def score_emotion(
-    model: SEDTalker, predictions: Predictions, directory: pathlib.Path, *, baseline_clips: int, workers: int = 2
+    model: SEDTalker, predictions: Predictions, directories: Sequence[str], *, baseline_clips: int, workers: int = 2
 ) -> ev.EmotionScores:
     """Emotion scores of the model, the majority emotion, the prosody forest and, where the world tells, the oracle.
 
     Args:
       model: gives the labels.
       predictions: of the test split.
-      directory: record directory, whose training split the baselines are fitted on.
+      directories: record directories, whose training split the baselines are fitted on.
       baseline_clips: training clips for the forests.
     """
     labels = model.labels
-    train = RecordReader(directory, "train", decode_audio=False)
+    train = open_records(directories, "train", decode_audio=False)
     sample = [record_labels(train[i], labels) for i in range(0, len(train), max(1, len(train) // 400))]
-    forest = FrameForest(str(directory), measured_prosody, labels, baseline_clips, workers=workers)
+    forest = FrameForest(directories, measured_prosody, labels, baseline_clips, workers=workers)
     systems = {
         "model": predictions.tracks,
         "majority": ev.constant_tracks(predictions.clips, ev.majority_label(sample, labels)),
         "prosody forest": forest_tracks(forest, predictions),
     }
     if predictions.records[0].get("prosody"):
-        oracle = FrameForest(str(directory), true_prosody, labels, baseline_clips, workers=workers)
+        oracle = FrameForest(directories, true_prosody, labels, baseline_clips, workers=workers)
         systems["oracle prosody"] = forest_tracks(oracle, predictions)
-    return ev.evaluate_emotion(predictions.clips, systems, title="Emotion per frame, unseen voices and sentences")
+    return ev.evaluate_emotion(predictions.clips, systems, title="Emotion per frame")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,12 +141,21 @@ SYSTEMS = ("model", "model, true track", "neutral template", "mean motion")
 """The model with its own track, with the face's true activation; a still face; the training motion's mean."""
 
 
-def score_animation(model: SEDTalker, predictions: Predictions, truth: FaceSpace, *, num_curves: int = 3) -> AnimationScores:
+def score_animation(
+    model: SEDTalker,
+    records: Sequence[Mapping[str, Any]],
+    tracks: Sequence[EmotionTrack | None],
+    truth: FaceSpace,
+    *,
+    num_curves: int = 3,
+) -> AnimationScores:
     """Animation scores of SYSTEMS, as vertices on each clip's own template.
 
     Args:
       model: the trained model.
-      predictions: records and tracks of a split.
+      records: of a split.
+      tracks: what the diarizer hears in each, None where the face's schedule drives it, since the voice does not tell. If it
+        is None everywhere, the system "model, true track" is "model" itself and is left out.
       truth: the face space of these records, which may be another data set than the model's own: its templates are the ones
         to animate, its basis is what the records' motion is given in.
       num_curves: clips whose lip distance is kept for plots.
@@ -158,50 +163,57 @@ def score_animation(model: SEDTalker, predictions: Predictions, truth: FaceSpace
     Raises:
       UserError: the records' faces have another topology or frame rate than the model's.
     """
+    heard_some = any(track is not None for track in tracks)
+    systems = SYSTEMS if heard_some else tuple(name for name in SYSTEMS if name != "model, true track")
+    columns = [ACTIVE.index(name) for name in model.labels if name != "neutral"]
     codec, space = model.codec, model.codec.space
     if truth.fps != model.fps:
         raise UserError(f"the records' faces move at {truth.fps:g} fps and the model's at {model.fps:g}; choose other data")
+    # Published FLAME lists name no eye region: EVE is then left out, and the note under the table says so.
+    has_eyes = {"eye_region", "forehead"} <= set(space.regions)
     regions = AnimationRegions.from_mapping(
-        space.topology, space.regions, space.num_vertices, lip_points=lip_points(space.topology)
+        space.topology,
+        space.regions,
+        space.num_vertices,
+        emotional=("eye_region", "forehead") if has_eyes else None,
+        lip_points=lip_points(space.topology),
     )
-    scores = AnimationEvaluation(regions, model.fps, SYSTEMS)
+    scores = AnimationEvaluation(regions, model.fps, systems)
     curves = []
-    for record, track in zip(
-        tqdm(predictions.records, desc="animate", unit="clip", mininterval=2.0), predictions.tracks, strict=True
-    ):
+    for record, track in zip(tqdm(records, desc="animate", unit="clip", mininterval=2.0), tracks, strict=True):
         face = model.template(truth.template(record["template"]))
         waveform = record["waveform"]
         F = axes.num_animation_frames(len(waveform), model.fps)
-        heard = track.at_times(np.arange(F) / model.fps, sharpness=model.model.config.sharpness).activation
-        true = np.zeros_like(heard)
-        stored = np.asarray(record["activation"], np.float32)[:F]
+        stored = np.asarray(record["activation"], np.float32)[:F, columns]
+        true = np.zeros((F, len(columns)), np.float32)
         true[: len(stored)] = stored
-        target = truth.vertices(face, np.asarray(record["motion"], np.float32))
-        still = np.zeros((F, codec.rank), np.float32)
-        motions = (model.motion(waveform, heard, face), model.motion(waveform, true, face), None, still)
         vertices = {
-            name: np.broadcast_to(face.vertices, (F, *face.vertices.shape))
-            if motion is None
-            else codec.vertices(face.vertices, motion)
-            for name, motion in zip(SYSTEMS, motions, strict=True)
+            "neutral template": np.broadcast_to(face.vertices, (F, *face.vertices.shape)),
+            "mean motion": codec.vertices(face.vertices, np.zeros((F, codec.rank), np.float32)),
+            "model, true track": codec.vertices(face.vertices, model.motion(waveform, true, face)),
         }
+        if track is None:
+            vertices["model"] = vertices["model, true track"]
+        else:
+            heard = track.at_times(np.arange(F) / model.fps, sharpness=model.model.config.sharpness).activation
+            vertices["model"] = codec.vertices(face.vertices, model.motion(waveform, heard, face))
+        target = true_vertices(record, truth)
         transitions = [b[0] for a, b in zip(record["segments"], record["segments"][1:], strict=False) if a[2] != b[2]]
         scores.add(
             record["id"],
             record["speaker"],
             target,
             face.vertices,
-            vertices,
-            phonemes=record["phonemes"],
+            {name: vertices[name] for name in systems},
+            phonemes=record.get("phonemes", ()),
             transitions=transitions,
             waveform=waveform,
         )
         if len(curves) < num_curves:
             shown = {"truth": target, "model": vertices["model"], "mean motion": vertices["mean motion"]}
             distance = {name: ev.lip_distance(v, regions.upper_lip, regions.lower_lip) for name, v in shown.items()}
-            curves.append({"id": record["id"], "phonemes": record["phonemes"], "lip_distance": distance})
-    title = "Animation, unseen voices, sentences and heads"
-    return AnimationScores(scores.table(title), scores.differences("Animation"), _shares(scores), curves)
+            curves.append({"id": record["id"], "phonemes": record.get("phonemes", ()), "lip_distance": distance})
+    return AnimationScores(scores.table("Animation"), scores.differences("Animation"), _shares(scores), curves)
 
 
 def lip_points(topology: str) -> tuple[int, int] | None:
@@ -222,12 +234,14 @@ def _shares(scores: AnimationEvaluation) -> ScoreTable:
     bootstrap = ev.HierarchicalBootstrap(scores.speakers)
     frames = np.asarray(scores.num_frames, np.float64)
 
+    trivial = SYSTEMS[2:]
     rows = []
     for metric in ("lip_mean_squared_error_mm2", "lip_vertex_error_mm2", "emotional_vertex_error_mm2"):
+        if not np.isfinite(scores.per_clip(metric, SYSTEMS[0])).any():
+            continue
         ours = scores.per_clip(metric, SYSTEMS[0]) * frames
         cells = {
-            other: bootstrap.interval(np.stack([ours, scores.per_clip(metric, other) * frames], axis=1))
-            for other in SYSTEMS[2:]
+            other: bootstrap.interval(np.stack([ours, scores.per_clip(metric, other) * frames], axis=1)) for other in trivial
         }
         rows.append(ScoreRow(metric, cells, "", False))
-    return ScoreTable("Squared error of the model as a share of ...", SYSTEMS[2:], rows, "Paired by clip, weighted by frames.")
+    return ScoreTable("Squared error of the model as a share of ...", trivial, rows, "Paired by clip, weighted by frames.")

@@ -141,7 +141,8 @@ class SEDTalkerModel(nn.Module):
           keys: per-example keys of either part, None = deterministic.
 
         Returns:
-          {"emotion": Emotion of the speech part, "motion": [B, F, R] of the face part}, as far as present.
+          {"emotion": Emotion of the speech part, "levels": [B, T, J] ordinal logits where the part has levels, "motion":
+          [B, F, R] of the face part}, as far as present.
         """
         keys = keys or {}
         outputs, speech, emotion = {}, None, None
@@ -151,6 +152,8 @@ class SEDTalkerModel(nn.Module):
             speech = self.encode(part["waveform"], part["lengths"], keys.get("speech"))
             emotion = self.diarize(speech, keys.get("speech"))
             outputs["emotion"] = emotion
+            if "level" in part and self.config.diarizer.level_scales:
+                outputs["levels"] = self.diarizer.levels(emotion.intensity_logits, part["level_scale"])
         if "face" in batch:
             part = batch["face"]
             if "waveform" in part:

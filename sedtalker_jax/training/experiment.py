@@ -8,7 +8,7 @@ import functools
 import hashlib
 import json
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -18,11 +18,13 @@ import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
+from sedtalker_jax.axes import num_speech_frames
 from sedtalker_jax.data.face_codec import FaceCodec
 from sedtalker_jax.data.mixing import merge_manifests, open_records
 from sedtalker_jax.data.pipeline import Batch
 from sedtalker_jax.data.records import read_manifest
 from sedtalker_jax.errors import UserError
+from sedtalker_jax.face.space import FaceSpace
 from sedtalker_jax.models.acoustics import AcousticsConfig
 from sedtalker_jax.models.animator import AnimatorConfig
 from sedtalker_jax.models.backbone import BackboneConfig
@@ -52,13 +54,17 @@ def model_config(config: ConfigDict | dict[str, Any], codec_sizes: dict[str, int
     diarizer, animator, acoustics = (dict(plain[name]) if plain.get(name) else None for name in _OPTIONAL_PARTS)
     return SEDTalkerConfig(
         encoder=SpeechEncoderConfig(**_tuples(plain["encoder"])),
-        diarizer=diarizer
-        and DiarizerConfig(labels=tuple(plain["labels"]), backbone=BackboneConfig(**diarizer.pop("backbone")), **diarizer),
-        animator=animator and AnimatorConfig(backbone=BackboneConfig(**animator.pop("backbone")), **codec_sizes, **animator),
+        diarizer=diarizer and DiarizerConfig(labels=tuple(plain["labels"]), backbone=_backbone(diarizer), **_tuples(diarizer)),
+        animator=animator and AnimatorConfig(backbone=_backbone(animator), **codec_sizes, **animator),
         acoustics=acoustics and AcousticsConfig(**acoustics),
         precision=Precision(**plain.get("precision", {})),
         sharpness=plain.get("sharpness", 4.0),
     )
+
+
+def _backbone(part: dict[str, Any]) -> BackboneConfig | None:
+    sizes = part.pop("backbone", None)
+    return BackboneConfig(**sizes) if sizes else None
 
 
 def _tuples(mapping: dict[str, Any]) -> dict[str, Any]:
@@ -155,14 +161,8 @@ class Experiment:
             return None
         if (workdir / "face_statistics.npz").exists():
             return FaceCodec.load(workdir)
-        from sedtalker_jax.face.space import FaceSpace
-
         directories = faces[0].directories
-        if len(directories) > 1:
-            raise UserError(
-                f"{', '.join(directories)}: each has a face space of its own; prepare the faces of one run into one directory"
-            )
-        space = FaceSpace.load(pathlib.Path(directories[0]) / "face_space.npz")
+        space = shared_space(directories)
         reader = open_records(directories, "train", decode_audio=False)
         count = min(len(reader), self.config.data.codec_clips)
         records = [reader[int(i)] for i in np.linspace(0, len(reader) - 1, count)]
@@ -213,7 +213,8 @@ class Experiment:
         sound = dict(waveform=jnp.zeros((1, S), dtype), lengths=jnp.full((1,), S, jnp.int32))
         batch = {}
         if self.model_config.diarizer is not None:
-            batch["speech"] = sound
+            unknown = jnp.full((1, num_speech_frames(S)), -1, jnp.int32)
+            batch["speech"] = sound | dict(level=unknown, level_scale=unknown)
         if self.codec is not None:
             R, Q = self.codec.rank, self.codec.template_basis.shape[0]
             batch["face"] = dict(
@@ -258,6 +259,25 @@ class Experiment:
     @functools.cached_property
     def _validation_sums(self):
         return jax.jit(lambda params, batch: (self.objective.validation_sums(params, batch), self.objective.weights(batch)))
+
+
+def shared_space(directories: Sequence[str]) -> FaceSpace:
+    """The face space of record directories that were prepared with one basis, with the templates of all.
+
+    Raises:
+      UserError: their bases differ.
+    """
+    spaces = [FaceSpace.load(pathlib.Path(directory) / "face_space.npz") for directory in directories]
+    first = spaces[0]
+    templates = dict(zip(first.template_names, first.templates, strict=True))
+    for directory, space in zip(directories[1:], spaces[1:], strict=True):
+        if not np.array_equal(space.basis, first.basis):
+            raise UserError(
+                f"{directory}: its face space is not that of {directories[0]}; "
+                f"prepare it again with --option space={directories[0]}"
+            )
+        templates |= dict(zip(space.template_names, space.templates, strict=True))
+    return dataclasses.replace(first, template_names=tuple(templates), templates=np.stack(list(templates.values())))
 
 
 def face_loss_constants(codec: FaceCodec) -> FaceLossConstants:

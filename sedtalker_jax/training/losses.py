@@ -23,6 +23,7 @@ class LossConfig:
     Attributes:
       category: cross-entropy of the emotion per labelled frame, weighted by class.
       intensity: squared error of the intensity per emotional frame that has one.
+      levels: binary cross-entropy of "stronger than level j" for every threshold of the frame's ordinal scale.
       boundary: binary cross-entropy of "the emotion changes here".
       vertices: mean squared vertex error, in units of the training motion's mean squared displacement.
       lips, upper_face: the same over one region, in units of that region's.
@@ -34,6 +35,7 @@ class LossConfig:
 
     category: float = 1.0
     intensity: float = 1.0
+    levels: float = 1.0
     boundary: float = 0.1
     vertices: float = 1.0
     lips: float = 1.0
@@ -91,6 +93,8 @@ class JointObjective:
             weights["category"] = jnp.sum(self._frame_weights(part))
             weights["intensity"] = jnp.sum(part["intensity_mask"])
             weights["boundary"] = jnp.sum(part["boundary_mask"])
+            if self._has_levels(part):
+                weights["levels"] = jnp.sum(part["level"] >= 0).astype(jnp.float32)
         if "face" in batch:
             frames = batch["face"]["num_frames"]
             valid = jnp.sum(frames).astype(jnp.float32)
@@ -98,7 +102,7 @@ class JointObjective:
             steps = jnp.sum(jnp.maximum(frames - 1, 0)).astype(jnp.float32)
             weights.update(dict.fromkeys(self.face.gram_velocity, steps))
         parts = (self.model.config.diarizer, self.model.config.animator)
-        if any("E" in part.backbone.pattern for part in parts if part is not None):
+        if any("E" in part.backbone.pattern for part in parts if part is not None and part.backbone is not None):
             weights["moe_balance"] = sum(jnp.sum(jnp.ones_like(part["seed"], jnp.float32)) for part in batch.values())
         return {name: weight for name, weight in weights.items() if name in self.scales}
 
@@ -115,6 +119,8 @@ class JointObjective:
         sums: dict[str, jax.Array] = {}
         if "speech" in batch:
             sums.update(self._speech_sums(batch["speech"], outputs["emotion"]))
+            if "levels" in outputs:
+                sums["levels"] = self._level_sum(batch["speech"], outputs["levels"])
         if "face" in batch:
             sums.update(self._face_sums(batch["face"], outputs["motion"]))
         sums["moe_balance"] = sum((jnp.sum(x) for x in jax.tree.leaves(sown)), start=jnp.zeros(()))
@@ -138,6 +144,19 @@ class JointObjective:
             "intensity": jnp.sum(jnp.square(emotion.intensity - part["intensity"]) * part["intensity_mask"]),
             "boundary": jnp.sum(boundary * part["boundary_mask"]),
         }
+
+    def _has_levels(self, part) -> bool:
+        diarizer = self.model.config.diarizer
+        return "level" in part and diarizer is not None and bool(diarizer.level_scales)
+
+    def _level_sum(self, part, logits):
+        level = part["level"][..., None]
+        threshold = jnp.arange(logits.shape[-1])
+        num_levels = jnp.asarray(self.model.config.diarizer.level_scales)[part["level_scale"]][..., None]
+        counted = (level >= 0) & (threshold < num_levels - 1)
+        entropy = optax.sigmoid_binary_cross_entropy(logits, (level > threshold).astype(logits.dtype))
+        # The mean over a scale's thresholds, so that a scale of many levels weighs no more than one of two.
+        return jnp.sum(jnp.where(counted, entropy / jnp.maximum(num_levels - 1, 1), 0.0))
 
     def _face_sums(self, part, motion):
         error = motion - part["motion"]

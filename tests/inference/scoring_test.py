@@ -14,7 +14,7 @@ from sedtalker_jax.data.world.synthesiser import Phone
 from sedtalker_jax.emotion import EmotionTrack
 from sedtalker_jax.emotion.labels import ACTIVE, CANONICAL
 from sedtalker_jax.errors import UserError
-from sedtalker_jax.inference.scoring import Predictions, score_animation
+from sedtalker_jax.inference.scoring import score_animation
 
 SECONDS = 1.6
 SAMPLES = int(SECONDS * axes.SAMPLE_RATE)
@@ -37,7 +37,8 @@ class Seer:
     """A model of world A that animates perfectly, as far as its face space goes."""
 
     def __init__(self, codec, displacements):
-        self.codec, self.fps, self._displacements, self._calls = codec, FPS, displacements, 0
+        self.codec, self.fps, self.labels = codec, FPS, CANONICAL
+        self._displacements, self._calls = displacements, 0
         self.model = types.SimpleNamespace(config=types.SimpleNamespace(sharpness=1.0))
         self.faces = []
 
@@ -68,7 +69,7 @@ def predictions(faces, rigs):
         }
         for i, rig in enumerate(rigs)
     ]  # fmt: skip
-    return Predictions(records, [], [track] * len(records))
+    return records, [track] * len(records)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -77,7 +78,7 @@ def test_a_perfect_animator_scores_perfectly_in_a_world_with_other_heads(worlds)
     motions = [own.coefficients("test", 0, rig) for rig in own_rigs]
     codec = FaceCodec.fit(own.space, motions, [own.head_name("train", i) for i in range(2)], 1)
     model = Seer(codec, [other.displacements("test", 0, rig) for rig in rigs])
-    scores = score_animation(model, predictions(other, rigs), other.space)
+    scores = score_animation(model, *predictions(other, rigs), other.space)
     np.testing.assert_array_equal(model.faces[0].vertices, other.template("test", 0).vertices)
     lips = scores.table.to_dict()["lip_mean_squared_error_mm2"]["systems"]
     assert lips["model"]["value"] < 0.02 * lips["neutral template"]["value"]
@@ -87,4 +88,4 @@ def test_motion_at_another_frame_rate_is_refused(worlds):
     (own, own_rigs), _ = worlds
     codec = FaceCodec.fit(own.space, [own.coefficients("test", 0, own_rigs[0])], [own.head_name("train", 0)], 1)
     with pytest.raises(UserError, match="25 fps"):
-        score_animation(Seer(codec, []), predictions(own, own_rigs), dataclasses.replace(own.space, fps=25.0))
+        score_animation(Seer(codec, []), *predictions(own, own_rigs), dataclasses.replace(own.space, fps=25.0))

@@ -1,0 +1,50 @@
+"""The Transformer-Mamba animator on recorded faces, driven by each clip's own emotion schedule.
+
+Command:  python train.py --config=configs/animator.py --workdir=runs/animator \\
+              --config.data.face=records/emovoca --config.model.pretrained=DIR
+Variants: configs/animator.py:paper (SEDTalker: pattern M E A E M E of width 512, content from wav2vec 2.0 large),
+          :jambatalk-vocaset and :jambatalk-biwi (no emotion; learned rotary positions), :smoke.
+Cost and metrics: not yet measured on real data.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import recorded_experiment
+
+WAV2VEC_LARGE = "pretrained/wav2vec2-large-xlsr-53-english"
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The config of one of the variants "", "paper", "jambatalk-vocaset", "jambatalk-biwi", "smoke".
+
+    Raises:
+      ValueError: another variant.
+    """
+    config = recorded_experiment.base()
+    config.data.face = "records/emovoca"
+    config.model.diarizer = None
+    config.loss.update(category=0.0, intensity=0.0, levels=0.0, boundary=0.0)
+    # There is no diarizer to listen to: the true schedule, half of the time with a diarizer's kind of errors.
+    config.pipeline.track_shares = (0.5, 0.5, 0.0)
+    if arg == "paper" or arg.startswith("jambatalk-"):
+        config.model.pretrained = WAV2VEC_LARGE
+        config.model.encoder = ConfigDict(dict(freeze_feature_extractor=True))
+        config.model.animator.backbone.update(pattern="MEAEME", width=512, learned_rotary_rank=16, num_heads=8)
+        # The release: Adam at 1e-4, mean squared errors of vertices and of velocities of equal weight.
+        config.loss.update(vertices=1.0, velocity=1.0, lips=0.0, upper_face=0.0, upper_face_velocity=1.0)
+        config.optim.update(learning_rate=1e-4, weight_decay=0.0)
+        heads = 4 if arg == "jambatalk-biwi" else 8
+        config.model.animator.backbone.num_kv_heads = heads
+        config.model.animator.backbone.num_heads = heads
+    if arg.startswith("jambatalk-"):
+        datasets = {"jambatalk-vocaset": "records/vocaset", "jambatalk-biwi": "records/biwi_6"}
+        if arg not in datasets:
+            raise ValueError(f"unknown variant {arg!r}: expected one of {', '.join(datasets)}")
+        config.data.face = datasets[arg]
+    elif arg == "smoke":
+        recorded_experiment.shrink(config)
+    elif arg not in ("", "paper"):
+        raise ValueError(
+            f"unknown variant {arg!r}: expected 'paper', 'jambatalk-vocaset', 'jambatalk-biwi', 'smoke' or nothing"
+        )
+    return config.lock()

@@ -1,0 +1,49 @@
+"""From the files of recorded corpora to scores: prepare, train.py, evaluate.py, with voices and faces of different corpora."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.data.corpora import layouts
+from tests.data.faces import trees
+
+
+def run(*command):
+    done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    root = tmp_path_factory.mktemp("corpora")
+    layouts.ravdess(root / "ravdess")
+    trees.write_emovoca(root / "emovoca", expressions=("Smile2",), levels=(1, 3))
+    for corpus in ("ravdess", "emovoca"):
+        out = root / "records" / corpus
+        run("-m", "sedtalker_jax", "prepare", "--corpus", corpus, "--root", root / corpus, "--out", out, "--workers", 1)
+    return root / "records"
+
+
+@pytest.mark.parametrize(
+    ("config", "voices", "faces", "sections"),
+    [
+        ("sedtalker", True, True, {"emotion", "animation"}),
+        ("diarizer", True, False, {"emotion"}),
+        ("animator", False, True, {"animation"}),
+    ],
+)
+def test_prepared_records_train_and_are_scored(records, tmp_path, config, voices, faces, sections):
+    flags = [f"--config=configs/{config}.py:smoke", f"--workdir={tmp_path}"]
+    flags += [f"--config.data.speech={records / 'ravdess'}"] if voices else []
+    flags += [f"--config.data.face={records / 'emovoca'}"] if faces else []
+    run("train.py", *flags)
+    run("evaluate.py", *flags, "--max_clips=2", "--baseline_clips=4")
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert sections <= set(metrics)
+    assert ("emotion" in metrics, "animation" in metrics) == (voices, faces)
+    logged = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    terms = {name for line in logged for name in line}
+    assert ("train/loss/levels" in terms) == voices and ("train/loss/lips" in terms) == faces
