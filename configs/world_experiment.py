@@ -37,7 +37,7 @@ def base() -> ConfigDict:
 
     model = ConfigDict()
     model.labels = LABELS
-    model.sharpness = 1.5
+    model.sharpness = 1.25
     # The encoder family's module at a tiny size: two convolutions with the family's hop and reach (320 and 400 samples). It
     # can't learn pitch from scratch in minutes, so acoustic features join it.
     model.encoder = ConfigDict(
@@ -86,7 +86,7 @@ def base() -> ConfigDict:
             intensity=6.0,
             boundary=0.1,
             vertices=0.5,
-            lips=1.5,
+            lips=2.0,
             upper_face=0.5,
             velocity=0.3,
             upper_face_velocity=0.3,

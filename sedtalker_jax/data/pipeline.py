@@ -22,7 +22,7 @@ from sedtalker_jax.data.face_codec import FaceCodec
 from sedtalker_jax.data.joins import JoinConfig, JoinSampler
 from sedtalker_jax.data.mixing import MixedReader
 from sedtalker_jax.data.records import RecordReader
-from sedtalker_jax.emotion.labels import LEVEL_SCALES, ACTIVE
+from sedtalker_jax.emotion.labels import ACTIVE, LEVEL_SCALES
 from sedtalker_jax.models.track_source import NOISY_TRACK, PREDICTED_TRACK, TRUE_TRACK
 
 Batch = dict[str, dict[str, np.ndarray]]

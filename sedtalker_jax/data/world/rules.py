@@ -50,12 +50,16 @@ class Rules:
 
     @property
     def world_hash(self) -> str:
-        """Sixteen hex digits that name the world: the rules' values (not their comments) and what the code makes of them."""
+        """Sixteen hex digits that name the world: the rules' values (not their comments) and what the code makes of them.
+
+        How many clips a subset has decides none of them, so the table `subsets` is left out: a manifest names its subset.
+        """
         return self.hash_of_generation(frozen.generation(self.synthesiser))
 
     def hash_of_generation(self, generation: str) -> str:
         """The world's hash under a generation of the code (sedtalker_jax.data.world.frozen)."""
-        digest = hashlib.sha256(json.dumps(self.table, sort_keys=True).encode())
+        deciding = {name: value for name, value in self.table.items() if name != "subsets"}
+        digest = hashlib.sha256(json.dumps(deciding, sort_keys=True).encode())
         digest.update(generation.encode())
         return digest.hexdigest()[:16]
 
