@@ -1,5 +1,8 @@
 """The low-rank space of face motion."""
 
+import os
+import stat
+
 import numpy as np
 import pytest
 
@@ -56,6 +59,16 @@ def test_fit_is_deterministic_and_survives_a_file(tmp_path):
     np.testing.assert_array_equal(back.regions["lips"], [1, 2])
     np.testing.assert_array_equal(back.template("t1").vertices, TEMPLATES[1].vertices)
     assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640)])
+def test_a_saved_space_follows_the_umask(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        fit().save(tmp_path / "space.npz")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "space.npz").stat().st_mode) == mode
 
 
 def test_rank_48_holds_the_motion_of_unseen_heads():
