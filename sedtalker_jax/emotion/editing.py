@@ -72,12 +72,13 @@ class EditDictionary:
 
     Attributes:
       labels: names of the K emotions that have boundaries.
-      mean: [C], of the training embeddings.
+      mean: [C], of the training frames (of the labelled rows where no frames were given).
       whitening, colouring: [C, C]; z = (e - mean) @ whitening, and back e = mean + z @ colouring.
       class_means: [K, C] whitened means of the emotions.
       weights, biases: [K, C], [K]: f_k(z) = weights_k . z + biases_k, emotion k against the rest.
       pair_weights, pair_biases: [K, K, C], [K, K]: positive on the side of the second emotion; antisymmetric.
       bound: Mahalanobis distance from the mean beyond which edits are clipped.
+      examples, example_emotions: [n, C], [n], the labelled embeddings that it was fitted to.
     """
 
     labels: tuple[str, ...]
@@ -90,16 +91,26 @@ class EditDictionary:
     pair_weights: Float[np.ndarray, "K K C"]
     pair_biases: Float[np.ndarray, "K K"]
     bound: float
+    examples: Float[np.ndarray, "n C"]
+    example_emotions: tuple[str, ...]
 
     @classmethod
     def fit(
-        cls, embeddings: Float[np.ndarray, "n C"], emotions: Sequence[str], *, regularisation: float = 1.0
+        cls,
+        embeddings: Float[np.ndarray, "n C"],
+        emotions: Sequence[str],
+        *,
+        frames: Float[np.ndarray, "N C"] | None = None,
+        regularisation: float = 1.0,
     ) -> EditDictionary:
         """Draws boundaries between labelled embeddings: means over utterances or segments, one row each.
 
         Args:
           embeddings: [n, C].
           emotions: the name of each row's emotion.
+          frames: [N, C], embeddings of single frames, which then give the whitening and the bound. Means vary far less than
+            frames in directions that do not tell emotions apart: whitened by means, an ordinary frame would lie outside the
+            bound. None = the rows are what will be edited.
           regularisation: inverse strength C of the logistic regression, as in scikit-learn.
 
         Raises:
@@ -119,7 +130,10 @@ class EditDictionary:
             raise UserError(f"boundaries need two emotions with at least {LEAST_EXAMPLES} segments each; there are: {listed}")
         kept = np.isin(names, labels)
         rows, names = rows[kept], names[kept]
-        mean, whitening, colouring = _whitener(rows)
+        spread = rows if frames is None else np.asarray(frames, np.float64)
+        if spread.ndim != 2 or spread.shape[1] != rows.shape[1] or not np.all(np.isfinite(spread)):
+            raise UserError(f"frames must be finite and [N, {rows.shape[1]}], not {spread.shape}")
+        mean, whitening, colouring = _whitener(spread)
         z = (rows - mean) @ whitening
         class_means = np.stack([z[names == label].mean(axis=0) for label in labels])
 
@@ -136,8 +150,9 @@ class EditDictionary:
                 pair = (names == label) | (names == labels[j])
                 pair_weights[j, k], pair_biases[j, k] = boundary(z[pair], names[pair] == label)
                 pair_weights[k, j], pair_biases[k, j] = -pair_weights[j, k], -pair_biases[j, k]
-        bound = BOUND_FACTOR * float(np.quantile(np.linalg.norm(z, axis=1), BOUND_QUANTILE))
-        return cls(labels, mean, whitening, colouring, class_means, weights, biases, pair_weights, pair_biases, bound)
+        bound = BOUND_FACTOR * float(np.quantile(np.linalg.norm((spread - mean) @ whitening, axis=1), BOUND_QUANTILE))
+        boundaries = weights, biases, pair_weights, pair_biases
+        return cls(labels, mean, whitening, colouring, class_means, *boundaries, bound, rows, tuple(map(str, names)))
 
     def whiten(self, embeddings: Float[np.ndarray, "*n C"]) -> Float[np.ndarray, "*n C"]:
         """z of embeddings; its length is the Mahalanobis distance from the training mean."""
@@ -218,7 +233,7 @@ class EditDictionary:
         if Path(path).suffix != ".npz":
             raise UserError(f"{path}: an edit dictionary is stored as .npz")
         arrays = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        arrays["labels"] = np.array(self.labels)
+        arrays |= {"labels": np.array(self.labels), "example_emotions": np.array(self.example_emotions)}
         with replace_when_complete(path) as temporary:
             np.savez_compressed(temporary, **arrays)
 
@@ -236,7 +251,8 @@ class EditDictionary:
             raise UserError(f"{path}: no such file; fit a dictionary first") from error
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"{path}: not an edit dictionary ({error}); fit it again") from error
-        arrays["labels"] = tuple(str(label) for label in arrays["labels"])
+        for name in ("labels", "example_emotions"):
+            arrays[name] = tuple(map(str, arrays[name]))
         arrays["bound"] = float(arrays["bound"])
         return cls(**arrays)
 

@@ -7,6 +7,8 @@ import functools
 import json
 import os
 import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +18,19 @@ from jaxtyping import Float
 from sedtalker_jax import axes
 from sedtalker_jax.axes import TrianglesArray, VertexSequence, WaveformArray
 from sedtalker_jax.data.face_codec import FaceCodec
-from sedtalker_jax.emotion import EmotionTrack
+from sedtalker_jax.emotion import EditDictionary, EditSchedule, EmotionTrack
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.face.template import FaceTemplate, check_topology, load_template
 from sedtalker_jax.inference.windows import Window, split, stitch
 from sedtalker_jax.models.sedtalker import SEDTalkerModel
 from sedtalker_jax.training.checkpoint import load_params, read_meta
 from sedtalker_jax.training.experiment import model_config
+
+if TYPE_CHECKING:
+    from sedtalker_jax.inference.editing import EditedEmotion
+
+EDIT_DICTIONARY = "edit_dictionary.npz"
+"""File of a workdir that holds the boundaries between its diarizer's emotions."""
 
 MIN_DURATION_S = 0.1
 """Shorter recordings are refused: they hold less than one phoneme."""
@@ -47,14 +55,32 @@ class Animation:
     track: EmotionTrack
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class HeardWindow:
+    """What the diarizer says of one window, frame by frame: logits [T, K], intensity [T], embedding e_t [T, C]."""
+
+    window: Window
+    logits: Float[np.ndarray, "T K"]
+    intensity: Float[np.ndarray, " T"]
+    embedding: Float[np.ndarray, "T C"]
+
+    @property
+    def first_frame(self) -> int:
+        """Index of the window's first speech frame in the recording."""
+        return self.window.start // axes.FRAME_HOP
+
+
 class SEDTalker:
-    """Diarizer and animator of one checkpoint.
+    """Diarizer, animator and editor of one checkpoint.
 
     Example:
       model = SEDTalker.load("runs/demo")
       track = model.diarize(waveform)
       animation = model.animate(waveform, track)
+      happier = model.animate_edited(waveform, model.edit(waveform, EditSchedule((Edit("happy", 0.8),))))
     """
+
+    directory: pathlib.Path | None = None
 
     def __init__(self, model: SEDTalkerModel, params, codec: FaceCodec | None, meta: dict, temperature: float = 1.0):
         self.model, self.params, self.codec, self.meta, self.temperature = model, params, codec, meta, temperature
@@ -81,7 +107,9 @@ class SEDTalker:
         calibration = directory / "calibration.json"
         temperature = json.loads(calibration.read_text())["temperature"] if calibration.exists() else 1.0
         params = jax.tree.map(jnp.asarray, load_params(directory, step=step))
-        return cls(model, params, codec, meta, temperature)
+        loaded = cls(model, params, codec, meta, temperature)
+        loaded.directory = directory
+        return loaded
 
     def diarize(self, waveform: WaveformArray) -> EmotionTrack:
         """Emotion category probabilities and intensity for every 20 ms frame.
@@ -92,27 +120,74 @@ class SEDTalker:
         Raises:
           UserError: the waveform is too short, or the checkpoint has no diarizer.
         """
+        return self.combine(self.hear(waveform))
+
+    def hear(self, waveform: WaveformArray) -> list[HeardWindow]:
+        """The diarizer's output window by window, before it is put together; arguments and errors as of `diarize`."""
         if self.model.config.diarizer is None:
             raise UserError("this checkpoint holds an animator alone and can't hear emotion; give an emotion or a track")
         waveform = self._checked(waveform)
-        windows = split(len(waveform), self.window_s, self.overlap_s, self.fps)
-        logits, intensity = [], []
-        for window in windows:
-            padded, length = self._window(waveform, window)
-            result = jax.device_get(self._diarize(self.params, padded, length))
+        heard = []
+        for window in split(len(waveform), self.window_s, self.overlap_s, self.fps):
+            result = jax.device_get(self._diarize(self.params, *self._window(waveform, window)))
             frames = axes.num_speech_frames(window.stop - window.start)
-            logits.append(result[0][0, :frames])
-            intensity.append(result[1][0, :frames])
-        total = axes.num_speech_frames(len(waveform))
-        starts = [window.start // axes.FRAME_HOP for window in windows]
-        whole = stitch(logits, starts, total).astype(np.float64) / self.temperature
+            heard.append(HeardWindow(window, *(np.asarray(part[0, :frames]) for part in result)))
+        return heard
+
+    def combine(self, heard: Sequence[HeardWindow]) -> EmotionTrack:
+        """The track of a whole recording from its windows."""
+        num_samples = heard[-1].window.stop
+        total = axes.num_speech_frames(num_samples)
+        starts = [part.first_frame for part in heard]
+        whole = stitch([part.logits for part in heard], starts, total).astype(np.float64) / self.temperature
         whole = np.exp(whole - whole.max(axis=1, keepdims=True))
         return EmotionTrack(
             labels=self.labels,
             probabilities=(whole / whole.sum(axis=1, keepdims=True)).astype(np.float32),
-            intensity=np.clip(stitch(intensity, starts, total), 0.0, 1.0),
-            duration=len(waveform) / axes.SAMPLE_RATE,
+            intensity=np.clip(stitch([part.intensity for part in heard], starts, total), 0.0, 1.0),
+            duration=num_samples / axes.SAMPLE_RATE,
         )
+
+    @functools.cached_property
+    def edit_dictionary(self) -> EditDictionary:
+        """The boundaries between emotions, from the workdir.
+
+        Raises:
+          UserError: the workdir has none yet; the message says which command makes it.
+        """
+        if self.directory is None or not (self.directory / EDIT_DICTIONARY).exists():
+            place = self.directory or "this model"
+            raise UserError(
+                f"{place} has no {EDIT_DICTIONARY} yet; "
+                f"`python evaluate.py --config=CONFIG --workdir={self.directory or 'DIR'}` fits it to the training data"
+            )
+        return EditDictionary.load(self.directory / EDIT_DICTIONARY)
+
+    def edit(self, waveform: WaveformArray, schedule: EditSchedule) -> EditedEmotion:
+        """More or less of an emotion over time; see sedtalker_jax.inference.editing.edit.
+
+        Raises:
+          UserError: as `diarize` and `edit_dictionary`, an unknown emotion, a time past the end.
+        """
+        from sedtalker_jax.inference.editing import edit
+
+        return edit(self, waveform, schedule)
+
+    def animate_edited(
+        self,
+        waveform: WaveformArray,
+        edited: EditedEmotion,
+        *,
+        template: FaceTemplate | str | os.PathLike | None = None,
+    ) -> Animation:
+        """A face that says the waveform with an edited emotion, and is as `animate` has it where nothing was edited.
+
+        Raises:
+          UserError: as `animate`.
+        """
+        from sedtalker_jax.inference.editing import animate_edited
+
+        return animate_edited(self, waveform, edited, template=template)
 
     def animate(
         self,
@@ -136,15 +211,24 @@ class SEDTalker:
           UserError: the template's topology is another one, the track has emotions without a face, too short a waveform, or
             the checkpoint has no animator.
         """
-        if self.codec is None:
-            raise UserError("this checkpoint holds a diarizer alone; animating needs one trained with faces too")
         waveform = self._checked(waveform)
         face = self.template(template)
         track = self.diarize(waveform) if track is None else track
+        activations = self.activations(track, len(waveform))
+        return self.animation(self.motion(waveform, activations, face, use_residual=use_residual), face, track)
+
+    def activations(self, track: EmotionTrack, num_samples: int) -> Float[np.ndarray, "F K-1"]:
+        """Emotion strengths that a track gives the face, at the animation frames of a recording.
+
+        Raises:
+          UserError: the track has emotions without a face.
+        """
         driven = track.with_labels(self.labels) if track.labels != self.labels else track
-        times = np.arange(axes.num_animation_frames(len(waveform), self.fps)) / self.fps
-        activations = driven.at_times(times, sharpness=self.model.config.sharpness).activation
-        coefficients = self.motion(waveform, activations, face, use_residual=use_residual)
+        times = np.arange(axes.num_animation_frames(num_samples, self.fps)) / self.fps
+        return driven.at_times(times, sharpness=self.model.config.sharpness).activation
+
+    def animation(self, coefficients: Float[np.ndarray, "F R"], face: FaceTemplate, track: EmotionTrack) -> Animation:
+        """Vertices of normalised motion coefficients on a face."""
         return Animation(
             vertices=self.codec.vertices(face.vertices, coefficients),
             faces=self.codec.space.faces,
@@ -160,6 +244,7 @@ class SEDTalker:
         face: FaceTemplate,
         *,
         use_residual: bool = True,
+        heard: Sequence[HeardWindow] | None = None,
     ) -> Float[np.ndarray, "F R"]:
         """Normalised motion coefficients for given emotion strengths at the animation frames.
 
@@ -168,12 +253,13 @@ class SEDTalker:
           activations: [F, K-1], F = num_animation_frames(S, fps).
           face: template of the model's topology.
           use_residual: whether the voice's style residual joins the condition.
+          heard: windows whose embeddings give the residual, such as edited ones; None = what the diarizer hears.
         """
         F = axes.num_animation_frames(len(waveform), self.fps)
         code = jnp.asarray(self.codec.template_code(face.vertices))[None]
         windows = split(len(waveform), self.window_s, self.overlap_s, self.fps)
         pieces, starts = [], []
-        for window in windows:
+        for number, window in enumerate(windows):
             padded, length = self._window(waveform, window)
             first = int(round(window.start / axes.SAMPLE_RATE * self.fps))
             frames = axes.num_animation_frames(window.stop - window.start, self.fps)
@@ -181,7 +267,12 @@ class SEDTalker:
             condition = np.zeros((1, room, activations.shape[1]), np.float32)
             part = activations[first : first + frames]
             condition[0, : len(part)] = part
-            motion = self._animate(self.params, padded, length, condition, code, jnp.array([frames]), use_residual)
+            embedding = None
+            if heard is not None:
+                given = heard[number].embedding
+                missing = axes.num_speech_frames(padded.shape[1]) - len(given)
+                embedding = jnp.asarray(np.pad(given, ((0, missing), (0, 0))))[None]
+            motion = self._animate(self.params, padded, length, condition, code, jnp.array([frames]), embedding, use_residual)
             pieces.append(np.asarray(jax.device_get(motion))[0, :frames])
             starts.append(first)
         return stitch(pieces, starts, F)
@@ -212,6 +303,8 @@ class SEDTalker:
         Raises:
           UserError: unreadable file, or another topology than the model's.
         """
+        if self.codec is None:
+            raise UserError("this checkpoint holds a diarizer alone; animating needs one trained with faces too")
         space = self.codec.space
         if template is None or (isinstance(template, str) and template in space.template_names):
             return space.template(space.template_names[0] if template is None else template)
@@ -232,16 +325,28 @@ class SEDTalker:
         return jax.jit(run)
 
     @functools.cached_property
+    def read_embedding(self):
+        """The diarizer's heads on an embedding [B, T, C], such as an edited one: (logits [B, T, K], intensity [B, T])."""
+
+        def run(params, embedding):
+            emotion = self.model.apply({"params": params}, embedding, method=SEDTalkerModel.read_embedding)
+            return emotion.logits, emotion.intensity
+
+        return functools.partial(jax.jit(run), self.params)
+
+    @functools.cached_property
     def _animate(self):
-        def run(params, waveforms, lengths, activations, code, num_frames, use_residual):
+        def run(params, waveforms, lengths, activations, code, num_frames, embedding, use_residual):
             def method(model):
                 speech = model.encode(waveforms, lengths)
-                hears = self.model.config.diarizer is not None
-                residual = model.residual(model.diarize(speech)) if use_residual and hears else None
+                residual = None
+                if use_residual and self.model.config.diarizer is not None:
+                    emotion = model.diarize(speech) if embedding is None else model.read_embedding(embedding)
+                    residual = model.residual(emotion)
                 mask = jnp.arange(activations.shape[1])[None, :] < num_frames[:, None]
                 fps = jnp.full(lengths.shape, self.fps, jnp.float32)
                 return model.animate(speech, activations, residual, code, fps, mask)
 
             return self.model.apply({"params": params}, method=method)
 
-        return jax.jit(run, static_argnums=6)
+        return jax.jit(run, static_argnums=7)

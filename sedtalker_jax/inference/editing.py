@@ -1,0 +1,203 @@
+"""Emotion edits of a recording: boundaries fitted to a checkpoint, embeddings moved, the face driven by the result.
+
+What the paper (EditEmoTalk, arXiv 2601.10000) does to one vector per utterance is done to every frame: e'_t = e_t +
+sum_k alpha_k(t) step_k (emotion.editing). Category, intensity and style residual are all read from e', so they can't
+contradict each other.
+
+An animator that attends to the whole clip lets an edit of one second move the face in the next one. So the edited motion is
+faded into the motion as heard: it is entirely the edited one where an edit acts, and bit by bit the other REACH_S beyond.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float
+from tqdm import tqdm
+
+from sedtalker_jax import axes
+from sedtalker_jax.axes import WaveformArray
+from sedtalker_jax.data.records import RecordReader
+from sedtalker_jax.emotion import EditDictionary, EditSchedule, EmotionTrack
+from sedtalker_jax.emotion.editing import EditResult, segment_embeddings
+from sedtalker_jax.face.template import FaceTemplate
+from sedtalker_jax.inference.pipeline import EDIT_DICTIONARY, Animation, HeardWindow, SEDTalker
+from sedtalker_jax.inference.windows import stitch
+
+FIT_CLIPS = 240
+"""Training clips that a dictionary is fitted to: some thirty segments of each emotion, heard in seconds."""
+
+REGULARISATION = 0.01
+"""Of the logistic regressions. A few hundred segments can almost be separated by chance in as many dimensions as an embedding
+has; weaker regularisation turns the normals towards that chance, and the emotion moves a third less along them."""
+
+REACH_S = 0.2
+"""Seconds after an edit's last frame (fades included) over which the face returns to what it is without the edit. With the
+default fade of 0.1 s an edit of [a, b] leaves the face alone outside [a - 0.3, b + 0.3] s."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EditedEmotion:
+    """What a schedule makes of a recording's emotion.
+
+    Attributes:
+      track: category and intensity as the diarizer's heads read them from the edited embedding.
+      heard: the track before the edit.
+      before, after: the embedding [T, C] as heard and edited.
+      clipped: [T], frames that were held back at the dictionary's Mahalanobis bound.
+      active: [T], frames that an edit moved.
+      windows: the edited output window by window, from which the animator takes the style residual.
+    """
+
+    track: EmotionTrack
+    heard: EmotionTrack
+    before: Float[np.ndarray, "T C"]
+    after: Float[np.ndarray, "T C"]
+    clipped: Bool[np.ndarray, " T"]
+    active: Bool[np.ndarray, " T"]
+    windows: tuple[HeardWindow, ...]
+
+    def describe(self) -> str:
+        """One line for the user about frames that were held back; empty when there are none."""
+        return EditResult(self.after, self.clipped).describe()
+
+    def weight_at(self, times: Float[np.ndarray, " F"], reach: float = REACH_S) -> Float[np.ndarray, " F"]:
+        """How much of the edited face shows at `times` (seconds): 1 where an edit acts, 0 from `reach` seconds away."""
+        if not self.active.any():
+            return np.zeros(len(times))
+        moved = self.track.times[self.active]
+        after = np.clip(np.searchsorted(moved, times), 0, len(moved) - 1)
+        before = np.maximum(after - 1, 0)
+        distance = np.minimum(np.abs(times - moved[before]), np.abs(times - moved[after]))
+        # Between two frames of an edit nothing is far from it: half a hop on either side belongs to the frame.
+        ramp = np.clip((reach - distance) / (reach - 0.5 / self.track.frame_rate), 0.0, 1.0)
+        return ramp * ramp * (3.0 - 2.0 * ramp)
+
+
+def edit(model: SEDTalker, waveform: WaveformArray, schedule: EditSchedule) -> EditedEmotion:
+    """Moves a recording's emotion embedding and reads the emotion again.
+
+    Long recordings are heard and edited in overlapping windows and stitched as `diarize` does. Frames that no edit moves keep
+    category and intensity bit by bit.
+
+    Args:
+      model: with an edit dictionary in its workdir.
+      waveform: float [S] at 16 kHz.
+      schedule: whose emotions are the dictionary's, in seconds of the recording.
+
+    Raises:
+      UserError: no dictionary yet, an emotion that it has not, a time past the end, a waveform that is too short.
+    """
+    dictionary = model.edit_dictionary
+    checked = schedule.check(dictionary.labels, len(waveform) / axes.SAMPLE_RATE)
+    windows, clipped, active = model.hear(waveform), [], []
+    edited = []
+    for part in windows:
+        times = part.window.start / axes.SAMPLE_RATE + axes.speech_frame_times(len(part.embedding))
+        result = dictionary.apply(part.embedding, times, checked)
+        logits, intensity = (np.asarray(values[0]) for values in model.read_embedding(result.embeddings[None]))
+        moved = (result.embeddings != part.embedding).any(axis=1)
+        edited.append(
+            HeardWindow(
+                part.window,
+                np.where(moved[:, None], logits, part.logits),
+                np.where(moved, intensity, part.intensity),
+                result.embeddings,
+            )
+        )
+        clipped.append(result.clipped.astype(np.float32))
+        active.append(moved.astype(np.float32))
+    total = axes.num_speech_frames(len(waveform))
+    starts = [part.first_frame for part in windows]
+    return EditedEmotion(
+        track=model.combine(edited),
+        heard=model.combine(windows),
+        before=stitch([part.embedding for part in windows], starts, total),
+        after=stitch([part.embedding for part in edited], starts, total),
+        clipped=stitch(clipped, starts, total) > 0,
+        active=stitch(active, starts, total) > 0,
+        windows=tuple(edited),
+    )
+
+
+def edited_motion(
+    model: SEDTalker,
+    waveform: WaveformArray,
+    edited: EditedEmotion,
+    face: FaceTemplate,
+    *,
+    unedited: Float[np.ndarray, "F R"] | None = None,
+    reach: float | None = REACH_S,
+) -> Float[np.ndarray, "F R"]:
+    """Normalised motion coefficients of an edited recording.
+
+    Args:
+      model: the one that made `edited`.
+      waveform: float [S], the recording that was edited.
+      face: template of the model's topology.
+      unedited: the motion as heard, where it is known already.
+      reach: seconds beyond an edit over which its effect fades out; None leaves it as far as the animator carries it.
+    """
+    moved = model.motion(waveform, model.activations(edited.track, len(waveform)), face, heard=edited.windows)
+    if reach is None:
+        return moved
+    if unedited is None:
+        unedited = model.motion(waveform, model.activations(edited.heard, len(waveform)), face)
+    weight = edited.weight_at(np.arange(len(moved)) / model.fps, reach)[:, None].astype(moved.dtype)
+    return np.where(weight > 0, unedited + weight * (moved - unedited), unedited)
+
+
+def animate_edited(
+    model: SEDTalker,
+    waveform: WaveformArray,
+    edited: EditedEmotion,
+    *,
+    template: FaceTemplate | str | os.PathLike | None = None,
+) -> Animation:
+    """A face that says the waveform with an edited emotion; see SEDTalker.animate for the template.
+
+    Raises:
+      UserError: another topology than the model's, or a checkpoint without an animator.
+    """
+    face = model.template(template)
+    return model.animation(edited_motion(model, np.asarray(waveform, np.float32), edited, face), face, edited.track)
+
+
+def fit_edit_dictionary(model: SEDTalker, reader: RecordReader, num_clips: int = FIT_CLIPS) -> EditDictionary:
+    """Draws the boundaries between a model's emotions from labelled segments of clips that are spread evenly over a split.
+
+    Args:
+      model: whose diarizer is asked.
+      reader: the training split; segments with emotions that the model does not know are left out.
+      num_clips: how many clips are heard.
+
+    Raises:
+      UserError: too few labelled segments.
+    """
+    rows, names, frames = [], [], []
+    chosen = np.unique(np.linspace(0, len(reader) - 1, min(num_clips, len(reader))).round().astype(int))
+    for index in tqdm(chosen, desc="edit dictionary", unit="clip", mininterval=2.0):
+        record = reader[int(index)]
+        heard = model.hear(record["waveform"])
+        total = axes.num_speech_frames(len(record["waveform"]))
+        embedding = stitch([part.embedding for part in heard], [part.first_frame for part in heard], total)
+        known = [segment for segment in record["segments"] if segment[2] in model.labels]
+        means, labels = segment_embeddings(embedding, axes.speech_frame_times(total), known)
+        rows.append(means)
+        names += labels
+        frames.append(embedding)
+    return EditDictionary.fit(np.concatenate(rows), names, frames=np.concatenate(frames), regularisation=REGULARISATION)
+
+
+def write_edit_dictionary(model: SEDTalker, directory: str | os.PathLike, workdir: str | os.PathLike) -> Path:
+    """Fits a dictionary to the training split of a record directory and stores it with the checkpoint in `workdir`.
+
+    Raises:
+      UserError: no such split, too few labelled segments, or a place that can't be written.
+    """
+    path = Path(workdir) / EDIT_DICTIONARY
+    fit_edit_dictionary(model, RecordReader(directory, "train")).save(path)
+    return path
