@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -50,6 +50,7 @@ SURFACE_NOTES = "surface.json"
 """File beside the records that says where triangles and regions come from (Surface.notes)."""
 
 _FIT_FRAMES = 8192
+_FRAMES_AT_ONCE = 256
 _MAX_MISMATCH = (0.35, 0.1)  # between sound and motion: seconds, or share of the clip; more is another clip or frame rate
 
 
@@ -197,7 +198,7 @@ class FaceCorpus(Corpus):
 
     def make_record(self, clip: FaceClip, root: Path, out: Path) -> dict[str, Any]:
         """See Corpus.make_record."""
-        space = _load_space(str(out / records.FACE_SPACE))
+        space = load_space(out)
         template = space.template(clip.template).vertices
         native = self.clip_fps(clip)
         stride = frame_stride(clip.options["fps"], native)
@@ -227,9 +228,7 @@ class FaceCorpus(Corpus):
     def fit(self, clips: Sequence[FaceClip], root: Path, out: Path, workers: int, progress: bool) -> None:
         """See Corpus.fit: the face space with all subjects' templates, fitted to frames spread over the training clips."""
         if not clips:
-            raise UserError(
-                f"{self.name}: no training clip to fit a face space to; --option space=DIR takes another data set's"
-            )
+            raise UserError(f"{self.name}: no training clip; a face space needs at least one clip of split train")
         # One thread: linear algebra with another number of threads rounds otherwise, and records should not depend on that.
         with threadpool_limits(limits=1):
             space, surface = self._fit(clips, root, progress)
@@ -250,22 +249,24 @@ class FaceCorpus(Corpus):
             return _borrow_space(options["space"], templates, surface, fps), surface
         chosen = [clips[i] for i in np.unique(np.linspace(0, len(clips) - 1, min(len(clips), _FIT_FRAMES)).astype(int))]
         shown = tqdm(chosen, desc=f"{self.name} face space", unit="clip", disable=not progress)
-        samples = (self._sample(clip, root, neutral[clip.template], max(1, _FIT_FRAMES // len(chosen))) for clip in shown)
+        count = max(1, _FIT_FRAMES // len(chosen))
+        samples = (part for clip in shown for part in self._sample(clip, root, neutral[clip.template], count))
         return fit_space(samples, rank, surface=surface, templates=templates, fps=fps), surface
 
-    def _sample(self, clip: FaceClip, root: Path, template: np.ndarray, count: int) -> Float[np.ndarray, "n V 3"]:
-        """Displacements of `count` frames spread over a clip; none of a damaged one, which make_record reports."""
+    def _sample(self, clip: FaceClip, root: Path, template: np.ndarray, count: int) -> Iterator[Float[np.ndarray, "n V 3"]]:
+        """Displacements of `count` frames spread over a clip, in parts; none of a damaged one, which make_record reports."""
         try:
             motion = self.open_motion(clip, root)
             frames = np.unique(np.linspace(0, len(motion) - 1, min(count, len(motion))).astype(int))
-            displacements = motion[frames] - template
+            for start in range(0, len(frames), _FRAMES_AT_ONCE):
+                displacements = motion[frames[start : start + _FRAMES_AT_ONCE]] - template
+                yield displacements[np.isfinite(displacements).all(axis=(1, 2))]
         except UserError:
-            return np.zeros((0, *template.shape))
-        return displacements[np.isfinite(displacements).all(axis=(1, 2))]
+            return
 
     def manifest(self, out: Path) -> Mapping[str, Any]:
         """Frame rate, rank and topology of the face space; where its triangles and regions come from, and their sizes."""
-        space = _load_space(str(out / records.FACE_SPACE))
+        space = load_space(out)
         face = {
             "topology": space.topology,
             "num_vertices": space.num_vertices,
@@ -360,8 +361,18 @@ def relative(path: Path, root: Path) -> str:
     return str(path.relative_to(root) if path.is_relative_to(root) else path.absolute())
 
 
+def load_space(directory: Path) -> FaceSpace:
+    """The face space of a record directory, kept until the file changes.
+
+    Raises:
+      UserError: there is none.
+    """
+    path = directory / records.FACE_SPACE
+    return _load_space(str(path), path.stat().st_mtime_ns if path.exists() else 0)
+
+
 @functools.lru_cache(maxsize=2)
-def _load_space(path: str) -> FaceSpace:
+def _load_space(path: str, _changed: int) -> FaceSpace:
     return FaceSpace.load(path)
 
 
