@@ -1,4 +1,4 @@
-"""The command line: python -m sedtalker_jax {animate,diarize,prepare,convert} ...
+"""The command line: python -m sedtalker_jax {animate,diarize,edit,prepare,convert} ...
 
 A user's mistake gives one line on standard error and exit code 2. Outputs appear whole or not at all.
 """
@@ -10,13 +10,11 @@ import logging
 import os
 import pathlib
 import sys
-import tempfile
 from collections.abc import Sequence
 
+from sedtalker_jax import editing_cli
 from sedtalker_jax.errors import UserError
-
-ANIMATION_SUFFIXES = (".mp4", ".npy", ".npz")
-TRACK_SUFFIXES = (".rttm", ".json", ".csv", ".TextGrid", ".txt", ".npz")
+from sedtalker_jax.outputs import ANIMATION_SUFFIXES, TRACK_SUFFIXES, check_output, check_size, write_animation
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -89,6 +87,8 @@ def build_parser() -> argparse.ArgumentParser:
     diarize.add_argument("--overwrite", action="store_true", help="with --out-dir: redo files that exist already")
     diarize.set_defaults(run=run_diarize)
 
+    editing_cli.add_parser(commands)
+
     prepare = commands.add_parser(
         "prepare",
         help="a corpus in its official layout to records for training",
@@ -134,10 +134,13 @@ def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. Returns the exit code: 0, or 2 after a user's mistake, whose one line is printed."""
-    arguments = build_parser().parse_args(argv)
+    arguments, unknown = build_parser().parse_known_args(argv)
     # The checkpoint library reports what it does through this logger; a user wants results and errors.
     logging.getLogger("absl").setLevel(logging.ERROR)
     try:
+        if unknown:
+            asked = f"python -m sedtalker_jax {arguments.command}"
+            raise UserError(f"{arguments.command} does not know {' '.join(unknown)}; `{asked} --help` lists what it takes")
         arguments.run(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -148,35 +151,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def check_output(path: str | os.PathLike, suffixes: Sequence[str]) -> pathlib.Path:
-    """Finds out before any work is done whether an output can be written.
-
-    Raises:
-      UserError: unknown suffix, missing or unwritable folder, or a folder stands where the file should go.
-    """
-    target = pathlib.Path(path)
-    if target.is_dir():
-        raise UserError(f"{target}: is a folder; name a file")
-    if target.suffix.lower() not in {suffix.lower() for suffix in suffixes}:
-        raise UserError(
-            f"{target}: unknown kind of output {target.suffix or '(no suffix)'!r}; use one of {', '.join(suffixes)}"
-        )
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # Asking the file system is the only reliable test: permission bits mean nothing to a superuser or on a read-only mount.
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".sedtalker-"):
-            pass
-    except OSError as error:
-        raise UserError(f"{target}: can't write there ({error.strerror}); choose another place") from error
-    return target
-
-
 def run_animate(arguments: argparse.Namespace) -> None:
     """animate: audio to video and vertices."""
-    import numpy as np
-
     from sedtalker_jax.emotion import EmotionTrack
-    from sedtalker_jax.emotion.formats import replace_when_complete
     from sedtalker_jax.inference.pipeline import SEDTalker
     from sedtalker_jax.speech import load_audio
 
@@ -185,8 +162,7 @@ def run_animate(arguments: argparse.Namespace) -> None:
         raise UserError("--track and --emotion both say what the face feels; give one of them")
     if not 0.0 <= arguments.intensity <= 1.0:
         raise UserError(f"--intensity {arguments.intensity}: must lie between 0 and 1")
-    if not 64 <= arguments.size <= 4096:
-        raise UserError(f"--size {arguments.size}: must lie between 64 and 4096 pixels")
+    check_size(arguments.size)
     waveform = load_audio(arguments.audio)
     duration = len(waveform) / 16_000
     model = SEDTalker.load(arguments.checkpoint)
@@ -200,34 +176,7 @@ def run_animate(arguments: argparse.Namespace) -> None:
         track = EmotionTrack.from_segments([segment], labels=model.labels, duration=duration)
     animation = model.animate(waveform, track, template=arguments.template)
     for target in targets:
-        if target.suffix.lower() == ".mp4":
-            from sedtalker_jax.face.render import write_video
-
-            write_video(
-                target,
-                animation.vertices,
-                animation.faces,
-                animation.fps,
-                waveform=waveform,
-                track=animation.track,
-                size=arguments.size,
-            )
-        else:
-            with replace_when_complete(target) as temporary, temporary.open("wb") as file:
-                if target.suffix.lower() == ".npy":
-                    np.save(file, animation.vertices)
-                else:
-                    np.savez_compressed(
-                        file,
-                        vertices=animation.vertices,
-                        faces=animation.faces,
-                        fps=animation.fps,
-                        labels=np.array(animation.track.labels),
-                        probabilities=animation.track.probabilities,
-                        intensity=animation.track.intensity,
-                        track_frame_rate=animation.track.frame_rate,
-                        track_start=animation.track.start,
-                    )
+        write_animation(target, animation, waveform, size=arguments.size)
         print(f"{target}: {len(animation.vertices)} frames at {animation.fps:g} fps, {duration:.2f} s")
 
 

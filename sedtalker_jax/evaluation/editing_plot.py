@@ -6,10 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sedtalker_jax.emotion.editing import EditDictionary
 from sedtalker_jax.emotion.labels import colour, resolve_label
+from sedtalker_jax.emotion.schedule import EditSchedule
+from sedtalker_jax.errors import UserError
 from sedtalker_jax.evaluation.report import new_figure
 
 
@@ -61,9 +64,39 @@ def edit_figure(
     Raises:
       UserError: an emotion without boundaries.
     """
-    coordinates, axes_2d, threshold = edit_plane(dictionary, embeddings, target, source)
     figure = new_figure(7, 5)
     axes = figure.subplots()
+    _draw(axes, dictionary, embeddings, emotions, target, source, path)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", frameon=False)
+    return figure
+
+
+def edits_figure(
+    dictionary: EditDictionary,
+    schedule: EditSchedule,
+    path: tuple[Float[np.ndarray, "T C"], Float[np.ndarray, "T C"]],
+) -> Figure:
+    """One plane, as in edit_figure, for each pair of emotions that a schedule names, before the dictionary's own segments.
+
+    Args:
+      path: (before, after) all edits together, frame by frame.
+
+    Raises:
+      UserError: an emotion without boundaries, or a schedule without edits.
+    """
+    pairs = list(dict.fromkeys((edit.target, edit.source) for edit in schedule.edits))
+    if not pairs:
+        raise UserError("the schedule holds no edits: there is no way to draw")
+    figure = new_figure(1.5 + 5.0 * len(pairs), 5)
+    panels = figure.subplots(1, len(pairs), squeeze=False)[0]
+    for axes, (target, source) in zip(panels, pairs, strict=True):
+        _draw(axes, dictionary, dictionary.examples, dictionary.example_emotions, target, source, path)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
+    return figure
+
+
+def _draw(axes: Axes, dictionary: EditDictionary, embeddings, emotions, target: str, source: str | None, path) -> None:
+    coordinates, axes_2d, threshold = edit_plane(dictionary, embeddings, target, source)
     names = np.asarray(emotions)
     for name in dict.fromkeys(names.tolist()):
         own = names == name
@@ -85,5 +118,3 @@ def edit_figure(
     axes.set_ylabel("largest variance across it")
     axes.set_title(f"{source or 'others'} to {target}")
     axes.grid(alpha=0.3)
-    figure.legend(loc="outside right center", frameon=False)
-    return figure

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -20,11 +21,10 @@ from tqdm import tqdm
 
 from sedtalker_jax import axes
 from sedtalker_jax.axes import WaveformArray
-from sedtalker_jax.data.records import RecordReader
 from sedtalker_jax.emotion import EditDictionary, EditSchedule, EmotionTrack
 from sedtalker_jax.emotion.editing import EditResult, segment_embeddings
 from sedtalker_jax.face.template import FaceTemplate
-from sedtalker_jax.inference.pipeline import EDIT_DICTIONARY, Animation, HeardWindow, SEDTalker
+from sedtalker_jax.inference.pipeline import Animation, HeardWindow, SEDTalker
 from sedtalker_jax.inference.windows import stitch
 
 FIT_CLIPS = 240
@@ -166,12 +166,12 @@ def animate_edited(
     return model.animation(edited_motion(model, np.asarray(waveform, np.float32), edited, face), face, edited.track)
 
 
-def fit_edit_dictionary(model: SEDTalker, reader: RecordReader, num_clips: int = FIT_CLIPS) -> EditDictionary:
+def fit_edit_dictionary(model: SEDTalker, reader: Sequence[Mapping[str, Any]], num_clips: int = FIT_CLIPS) -> EditDictionary:
     """Draws the boundaries between a model's emotions from labelled segments of clips that are spread evenly over a split.
 
     Args:
       model: whose diarizer is asked.
-      reader: the training split; segments with emotions that the model does not know are left out.
+      reader: the records of a training split; segments with emotions that the model does not know are left out.
       num_clips: how many clips are heard.
 
     Raises:
@@ -190,14 +190,3 @@ def fit_edit_dictionary(model: SEDTalker, reader: RecordReader, num_clips: int =
         names += labels
         frames.append(embedding)
     return EditDictionary.fit(np.concatenate(rows), names, frames=np.concatenate(frames), regularisation=REGULARISATION)
-
-
-def write_edit_dictionary(model: SEDTalker, directory: str | os.PathLike, workdir: str | os.PathLike) -> Path:
-    """Fits a dictionary to the training split of a record directory and stores it with the checkpoint in `workdir`.
-
-    Raises:
-      UserError: no such split, too few labelled segments, or a place that can't be written.
-    """
-    path = Path(workdir) / EDIT_DICTIONARY
-    fit_edit_dictionary(model, RecordReader(directory, "train")).save(path)
-    return path

@@ -17,7 +17,8 @@ from sedtalker_jax.emotion import EmotionTrack
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.evaluation import report
 from sedtalker_jax.evaluation.table import ScoreTable, write_metrics_json
-from sedtalker_jax.inference.pipeline import SEDTalker
+from sedtalker_jax.inference.editing import fit_edit_dictionary
+from sedtalker_jax.inference.pipeline import EDIT_DICTIONARY, SEDTalker
 from sedtalker_jax.inference.scoring import (
     AnimationScores,
     Predictions,
@@ -41,6 +42,8 @@ def evaluate(
     baseline_clips: int = 600,
 ) -> dict[str, dict]:
     """Scores a workdir's newest checkpoint and writes metrics.json, report.html, plots and an example's sound beside it.
+
+    Before that the temperature is fitted to the validation split, and the edit dictionary to clips of the training split.
 
     Of a diarizer alone the emotion is scored, of an animator alone the motion. On another world than the model was trained on
     (`--config.data.directory=DIR`) nothing is fitted to the data: the temperature stays the one that the model's own
@@ -73,6 +76,7 @@ def evaluate(
         workdir.mkdir(exist_ok=True)
     elif voices:
         _calibrate(model, open_records(voices, "valid"), config.data.valid_clips, workdir)
+        fit_edit_dictionary(model, open_records(voices, "train")).save(workdir / EDIT_DICTIONARY)
     info = {
         "step": step,
         "split": split,
