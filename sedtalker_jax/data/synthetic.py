@@ -56,12 +56,14 @@ def build(
         raise UserError(f"{rules.path} has no subset {subset!r}; it has {', '.join(rules['subsets'])}")
     if workers < 1:
         raise UserError(f"--workers must be at least 1, not {workers}")
-    identity = {"world": rules["name"], "world_hash": rules.world_hash, "subset": subset}
+    # A world's hash does not cover the sizes of its subsets, but which voice says what depends on them.
+    size = rules["subsets"][subset]
+    identity = {"world": rules["name"], "world_hash": rules.world_hash, "subset": subset, "size": size}
     building = RecordBuild(out, identity, overwrite, thing="world or subset")
     if building.finished is not None:
         return building.finished
-    counts = rules["subsets"][subset]["clips"]
-    plan = plan_shards({split: counts[split] for split in SPLITS}, rules["subsets"][subset]["clips_per_shard"])
+    counts = size["clips"]
+    plan = plan_shards({split: counts[split] for split in SPLITS}, size["clips_per_shard"])
     started = time.perf_counter()
     space_path = out / records.FACE_SPACE
     if not space_path.exists():

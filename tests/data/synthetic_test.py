@@ -230,6 +230,24 @@ def test_a_finished_world_is_not_built_again(rules, built):
     assert contents(built) == before
 
 
+def test_a_subset_of_another_size_is_another_data_set(tmp_path):
+    """Voices take turns, so that a clip of a larger subset is another clip under the same name."""
+    text = RULES.text
+    for size, wanted in (("train = 4, valid = 2, test = 2", "train = 5, valid = 2, test = 2"), ("train = 12,", "train = 13,")):
+        assert size in text
+        larger = parse_rules(text.replace(size, wanted))
+        assert larger.world_hash == RULES.world_hash
+        directory = tmp_path / wanted[:10]
+        directory.mkdir()
+        records.write_json(
+            directory / records.MANIFEST,
+            {"world": RULES["name"], "world_hash": RULES.world_hash, "subset": "tiny", "size": RULES["subsets"]["tiny"]},
+        )
+        assert synthetic.build(RULES, directory, "tiny", progress=False)["size"] == RULES["subsets"]["tiny"]
+        with pytest.raises(UserError, match="another world or subset"):
+            synthetic.build(larger, directory, "tiny", progress=False)
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
