@@ -77,7 +77,13 @@ class EditedEmotion:
         return ramp * ramp * (3.0 - 2.0 * ramp)
 
 
-def edit(model: SEDTalker, waveform: WaveformArray, schedule: EditSchedule) -> EditedEmotion:
+def edit(
+    model: SEDTalker,
+    waveform: WaveformArray,
+    schedule: EditSchedule,
+    *,
+    heard: Sequence[HeardWindow] | None = None,
+) -> EditedEmotion:
     """Moves a recording's emotion embedding and reads the emotion again.
 
     Long recordings are heard and edited in overlapping windows and stitched as `diarize` does. Frames that no edit moves keep
@@ -87,14 +93,15 @@ def edit(model: SEDTalker, waveform: WaveformArray, schedule: EditSchedule) -> E
       model: with an edit dictionary in its workdir.
       waveform: float [S] at 16 kHz.
       schedule: whose emotions are the dictionary's, in seconds of the recording.
+      heard: what `model.hear` says of the waveform, where it is known already.
 
     Raises:
       UserError: no dictionary yet, an emotion that it has not, a time past the end, a waveform that is too short.
     """
     dictionary = model.edit_dictionary
     checked = schedule.check(dictionary.labels, len(waveform) / axes.SAMPLE_RATE)
-    windows, clipped, active = model.hear(waveform), [], []
-    edited = []
+    windows = model.hear(waveform) if heard is None else heard
+    edited, clipped, active = [], [], []
     for part in windows:
         times = part.window.start / axes.SAMPLE_RATE + axes.speech_frame_times(len(part.embedding))
         result = dictionary.apply(part.embedding, times, checked)

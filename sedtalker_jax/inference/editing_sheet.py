@@ -45,9 +45,9 @@ def edit_sheet(
     shown = axes.num_animation_frames(len(part), model.fps)
     frame = min(int(round((loudest - first / axes.SAMPLE_RATE) * model.fps)), shown - 1)
     labels = model.edit_dictionary.labels
-    rows = []
+    heard, rows = model.hear(part), []
     for name in labels:
-        edits = [edit(model, part, EditSchedule((Edit(name, alpha),))) for alpha in alphas]
+        edits = [edit(model, part, EditSchedule((Edit(name, alpha),)), heard=heard) for alpha in alphas]
         # The edit covers the clip, so nothing is left that the unedited motion would show.
         motions = [edited_motion(model, part, edited, face, reach=None)[frame : frame + 1] for edited in edits]
         rows.append(list(model.codec.vertices(face.vertices, np.concatenate(motions))))
