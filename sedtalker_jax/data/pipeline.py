@@ -269,6 +269,9 @@ def make_example(
         columns = [ACTIVE.index(name) for name in labels if name != "neutral"]
         activation = record["activation"].astype(np.float32)[first : first + F, columns]
         source = int(rng.choice(3, p=config.track_shares)) if training else TRUE_TRACK
+        if not np.isfinite(activation).all():
+            # Nobody says what this face feels: what the voice says is the only guess, and none at all without a diarizer.
+            activation, source = np.zeros_like(activation), PREDICTED_TRACK
         if source == PREDICTED_TRACK and record.get("condition") == "schedule":
             # The voice says nothing of this face's emotion: the schedule drives it, never what the diarizer hears.
             source = NOISY_TRACK
