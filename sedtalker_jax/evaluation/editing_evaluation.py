@@ -54,7 +54,7 @@ SYSTEMS = (FROM_SOURCE, TARGET_ONLY)
 
 
 @dataclasses.dataclass
-class _ClipScores:
+class ClipScores:
     """Numbers of one clip under one system; pairs are (numerator, denominator)."""
 
     projections: Float[np.ndarray, " steps"]
@@ -142,7 +142,7 @@ class EditingEvaluation:
         self.lip_points = points
         self.lips = self.truth.regions["lips"]
 
-    def clip(self, record: Mapping[str, Any], target: str) -> dict[str, _ClipScores]:
+    def clip(self, record: Mapping[str, Any], target: str) -> dict[str, ClipScores]:
         """Scores of every system on one clip."""
         model, waveform = self.model, record["waveform"]
         face = model.template(self.truth.template(record["template"]))
@@ -160,7 +160,7 @@ class EditingEvaluation:
     def _true(self, record: Mapping[str, Any], schedule: EditSchedule) -> Float[np.ndarray, "F V 3"]:
         return self.oracle.render_edit(dict(record), schedule)
 
-    def _scores(self, record, target, source, heard: Sequence[HeardWindow], unedited, face, truth) -> _ClipScores:
+    def _scores(self, record, target, source, heard: Sequence[HeardWindow], unedited, face, truth) -> ClipScores:
         model, waveform = self.model, record["waveform"]
         vertices = model.codec.vertices(face.vertices, unedited)
         wanted = (truth[1] - truth[0]).astype(np.float64)
@@ -175,7 +175,7 @@ class EditingEvaluation:
         edited = model.codec.vertices(face.vertices, motion)
         crossing = boundary_alpha(model.edit_dictionary, last.before, target, source)
         names = np.asarray(last.track.labels)[last.track.probabilities.argmax(axis=1)]
-        return _ClipScores(
+        return ClipScores(
             projections=np.array(projections),
             boundary_step=step_over_median(np.array(projections), crossing),
             heard=float((names == target).mean()),
@@ -211,7 +211,7 @@ class EditingEvaluation:
         return float(np.linalg.norm(moved, axis=-1).max(initial=0.0) * MILLIMETRES)
 
 
-def score_table(scores: Mapping[str, Sequence[_ClipScores]], speakers: Sequence[str], note: str) -> ScoreTable:
+def score_table(scores: Mapping[str, Sequence[ClipScores]], speakers: Sequence[str], note: str) -> ScoreTable:
     """One column for each system; 95% intervals over speakers, then clips."""
     bootstrap = HierarchicalBootstrap(speakers)
     rows: dict[str, dict[str, Any]] = {}
@@ -267,7 +267,7 @@ def evaluate_editing(
     """
     evaluation = EditingEvaluation(model, directory)
     reader, rng = RecordReader(directory, split), np.random.default_rng(seed)
-    scores: dict[str, list[_ClipScores]] = {system: [] for system in SYSTEMS}
+    scores: dict[str, list[ClipScores]] = {system: [] for system in SYSTEMS}
     speakers = []
     chosen = np.unique(np.linspace(0, len(reader) - 1, min(num_clips, len(reader))).round().astype(int))
     for index in tqdm(chosen, desc="edit", unit="clip", mininterval=2.0):
