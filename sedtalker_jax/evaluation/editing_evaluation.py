@@ -10,6 +10,7 @@ Scores (E. Jiang et al., arXiv 2601.10000, name the properties; the definitions 
     largest fall           of that projection between two steps, as a share of its whole rise
     boundary step          the step in which the clip's mean embedding crosses the boundary, over the clip's median step
     amplitude              the projection at alpha = 1, as a share of the true change: 1 is right, a still face has 0
+    amplitude, true activation    the same when the animator is given the true activation before and after: what is lost in it
     target heard           share of frames in which the diarizer's heads name the target after the edit
     lip error ratio        largest lip error per frame against the edited truth, over that of the unedited clip against its own
     closure recall change  of p, b, m, edited minus unedited
@@ -32,6 +33,7 @@ from tqdm import tqdm
 from sedtalker_jax import axes
 from sedtalker_jax.data.records import FACE_SPACE, RecordReader
 from sedtalker_jax.data.world.oracle import FaceOracle
+from sedtalker_jax.data.world.oracle import edited as edited_activation
 from sedtalker_jax.emotion import Edit, EditDictionary, EditSchedule
 from sedtalker_jax.emotion.labels import ACTIVE, NEUTRAL
 from sedtalker_jax.errors import UserError
@@ -59,6 +61,7 @@ class ClipScores:
 
     projections: Float[np.ndarray, " steps"]
     boundary_step: float
+    true_amplitude: float
     heard: float
     clipped: float
     lip_errors: tuple[float, float]
@@ -178,6 +181,8 @@ class EditingEvaluation:
         return ClipScores(
             projections=np.array(projections),
             boundary_step=step_over_median(np.array(projections), crossing),
+            true_amplitude=float(np.vdot(self._true_motion(record, target, source, face)[: len(wanted)], in_basis))
+            / float(np.vdot(wanted, wanted)),
             heard=float((names == target).mean()),
             clipped=float(last.clipped.mean()),
             lip_errors=(self._lip_error(edited, truth[1]), self._lip_error(vertices, truth[0])),
@@ -187,6 +192,17 @@ class EditingEvaluation:
             leak_mm=self._leak(record, target, source, heard, unedited, face, faded=True),
             raw_leak_mm=self._leak(record, target, source, heard, unedited, face, faded=False),
         )
+
+    def _true_motion(self, record, target, source, face) -> Float[np.ndarray, "F R"]:
+        """What the model's own animator makes of the true change of activation."""
+        schedule = EditSchedule((Edit(target, self.strength[target], source),))
+        F = axes.num_animation_frames(len(record["waveform"]), self.model.fps)
+        motions = []
+        for edits in (schedule, EditSchedule(())):
+            true = edited_activation(record["activation"], edits, np.arange(len(record["activation"])) / self.model.fps)
+            padded = np.pad(true, ((0, max(0, F - len(true))), (0, 0)), mode="edge")[:F]
+            motions.append(self.model.motion(record["waveform"], padded.astype(np.float32), face))
+        return motions[0] - motions[1]
 
     def _lip_error(self, guess, truth) -> float:
         frames = min(len(guess), len(truth))
@@ -230,6 +246,7 @@ def score_table(scores: Mapping[str, Sequence[ClipScores]], speakers: Sequence[s
         put("amplitude", system, bootstrap.mean(projections[:, -1]))
         fitting = (projections[:, -1] >= 0.7) & (projections[:, -1] <= 1.3)
         put("amplitude_from_0.7_to_1.3", system, bootstrap.mean(fitting.astype(float)))
+        put("amplitude_true_activation", system, bootstrap.mean(np.array([clip.true_amplitude for clip in clips])))
         put("target_heard", system, bootstrap.mean(np.array([clip.heard for clip in clips])))
         put("held_back_at_bound", system, bootstrap.mean(np.array([clip.clipped for clip in clips])))
         put("lip_error_ratio", system, bootstrap.interval(np.array([clip.lip_errors for clip in clips])))
