@@ -61,14 +61,15 @@ class AnimationRegions:
         lips: Sequence[str] = ("lips",),
         emotional: Sequence[str] | None = ("eye_region", "forehead"),
         upper_face: Sequence[str] | None = ("upper_face",),
-        upper_lip: Sequence[str] = ("upper_lip",),
-        lower_lip: Sequence[str] = ("lower_lip",),
+        upper_lip: Sequence[str] | None = ("upper_lip",),
+        lower_lip: Sequence[str] | None = ("lower_lip",),
         lip_points: tuple[int, int] | None = None,
     ) -> AnimationRegions:
         """Takes each set as the union of named regions; nothing stands in for a region that is missing.
 
         Args:
-          emotional, upper_face: None leaves out the scores that need the set, as the fields of this class do.
+          emotional, upper_face, upper_lip, lower_lip: None leaves out the scores that need the set, as the fields of this
+            class do.
           lip_points: vertices of the upper and the lower lip between which the lip distance is measured (inner points in the
             middle are best); they take the place of the regions upper_lip and lower_lip.
 
@@ -83,7 +84,7 @@ class AnimationRegions:
             return np.unique(np.concatenate([np.asarray(regions[region], np.int64) for region in wanted]))
 
         if lip_points is None:
-            upper, lower = union(upper_lip), union(lower_lip)
+            upper, lower = (None if wanted is None else union(wanted) for wanted in (upper_lip, lower_lip))
         else:
             upper, lower = (np.array([point], np.int64) for point in lip_points)
         emotional_set, upper_set = (None if wanted is None else union(wanted) for wanted in (emotional, upper_face))

@@ -169,13 +169,15 @@ def score_animation(
     codec, space = model.codec, model.codec.space
     if truth.fps != model.fps:
         raise UserError(f"the records' faces move at {truth.fps:g} fps and the model's at {model.fps:g}; choose other data")
-    # Published FLAME lists name no eye region: EVE is then left out, and the note under the table says so.
-    has_eyes = {"eye_region", "forehead"} <= set(space.regions)
+    # Published lists may name no eye region, or no upper and lower lip: what needs them is left out of the table.
+    has_eyes, has_lips = ({*names} <= set(space.regions) for names in (("eye_region", "forehead"), ("upper_lip", "lower_lip")))
     regions = AnimationRegions.from_mapping(
         space.topology,
         space.regions,
         space.num_vertices,
         emotional=("eye_region", "forehead") if has_eyes else None,
+        upper_lip=("upper_lip",) if has_lips else None,
+        lower_lip=("lower_lip",) if has_lips else None,
         lip_points=lip_points(space.topology),
     )
     scores = AnimationEvaluation(regions, model.fps, systems)
@@ -186,7 +188,7 @@ def score_animation(
         F = axes.num_animation_frames(len(waveform), model.fps)
         stored = np.asarray(record["activation"], np.float32)[:F, columns]
         true = np.zeros((F, len(columns)), np.float32)
-        true[: len(stored)] = stored
+        true[: len(stored)] = np.nan_to_num(stored)  # of a face that nobody labelled: no emotion
         vertices = {
             "neutral template": np.broadcast_to(face.vertices, (F, *face.vertices.shape)),
             "mean motion": codec.vertices(face.vertices, np.zeros((F, codec.rank), np.float32)),
@@ -209,7 +211,7 @@ def score_animation(
             transitions=transitions,
             waveform=waveform,
         )
-        if len(curves) < num_curves:
+        if len(curves) < num_curves and regions.upper_lip is not None:
             shown = {"truth": target, "model": vertices["model"], "mean motion": vertices["mean motion"]}
             distance = {name: ev.lip_distance(v, regions.upper_lip, regions.lower_lip) for name, v in shown.items()}
             curves.append({"id": record["id"], "phonemes": record.get("phonemes", ()), "lip_distance": distance})

@@ -8,13 +8,18 @@ import pytest
 
 from sedtalker_jax import axes
 from sedtalker_jax.data.face_codec import FaceCodec
+from sedtalker_jax.data.faces import captures
+from sedtalker_jax.data.faces.motion_code import true_displacements
+from sedtalker_jax.data.records import decode_flac
 from sedtalker_jax.data.world.faces import FaceCast
 from sedtalker_jax.data.world.rules import load_rules
 from sedtalker_jax.data.world.synthesiser import Phone
 from sedtalker_jax.emotion import EmotionTrack
 from sedtalker_jax.emotion.labels import ACTIVE, CANONICAL
 from sedtalker_jax.errors import UserError
+from sedtalker_jax.face.space import FaceSpace
 from sedtalker_jax.inference.scoring import score_animation
+from tests.data.faces import captures_test, trees
 
 SECONDS = 1.6
 SAMPLES = int(SECONDS * axes.SAMPLE_RATE)
@@ -50,6 +55,15 @@ class Seer:
         moved = self._displacements[self._calls // 2]  # asked twice per clip: own track, true track
         self._calls += 1
         return self.codec.normalise(self.codec.space.coefficients(moved))
+
+
+class SeerWithoutDiarizer(Seer):
+    """Asked once per clip, always with an emotion that is a number."""
+
+    def motion(self, waveform, activations, face):
+        assert np.isfinite(activations).all()
+        self._calls += 1
+        return self.codec.normalise(self.codec.space.coefficients(self._displacements[self._calls - 1]))
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +103,20 @@ def test_motion_at_another_frame_rate_is_refused(worlds):
     codec = FaceCodec.fit(own.space, [own.coefficients("test", 0, own_rigs[0])], [own.head_name("train", 0)], 1)
     with pytest.raises(UserError, match="25 fps"):
         score_animation(Seer(codec, []), *predictions(own, own_rigs), dataclasses.replace(own.space, fps=25.0))
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_faces_without_labels_or_lip_points_are_scored_by_what_they_have(tmp_path):
+    """BIWI's kind: a mesh that only its region lists describe, and no word about what the face feels."""
+    root = captures_test.write(tmp_path, ["a_1", "a_2", "a_3"])
+    _, made = trees.build(captures.CORPUS, root, tmp_path / "out", capture_fps="24")
+    space = FaceSpace.load(tmp_path / "out" / "face_space.npz")
+    codec = FaceCodec.fit(space, [record["motion"] for record in made.values()], ["a"], 1)
+    records = [{**record, "waveform": decode_flac(record["audio"])} for record in made.values()]
+    model = SeerWithoutDiarizer(codec, [true_displacements(record, space) for record in records])
+    model.fps = space.fps
+    scores = score_animation(model, records, [None] * len(records), space)
+    table = scores.table.to_dict()
+    assert "emotional_vertex_error_mm2" not in table and "lip_distance_error_mm" not in table and not scores.curves
+    lips = table["lip_mean_squared_error_mm2"]["systems"]
+    assert lips["model"]["value"] < 0.01 * lips["neutral template"]["value"]
