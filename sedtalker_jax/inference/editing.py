@@ -32,8 +32,8 @@ FIT_CLIPS = 240
 
 REGULARISATION = 0.01
 """Of the logistic regressions. A few hundred segments can almost be separated by chance in as many dimensions as an embedding
-has; with 1.0 the normals turn towards that chance, and the heads' activation of the target at alpha = 1 is a quarter (between two
-emotions) to two thirds (one against all) smaller on the demo's validation split."""
+has. With 1.0 the normals turn towards that chance: on the demo's validation split the heads' activation of the target at alpha
+= 1 is a quarter (between two emotions) to two thirds (one against all) smaller."""
 
 REACH_S = 0.2
 """Seconds after an edit's last frame (fades included) over which the face returns to what it is without the edit. With the
