@@ -111,5 +111,7 @@ def tiny_objective(model: SEDTalkerModel) -> JointObjective:
         half = rng.normal(0, 1, (RANK, RANK))
         return (half @ half.T / RANK).astype(np.float32)
 
-    face = FaceLossConstants(gram={"vertices": gram(), "lips": gram(), "upper_face": gram()}, gram_velocity={"velocity": gram()})
+    face = FaceLossConstants(
+        gram={"vertices": gram(), "lips": gram(), "upper_face": gram()}, gram_velocity={"velocity": gram()}
+    )
     return JointObjective(model, LossConfig(), np.linspace(0.5, 1.5, len(LABELS)).astype(np.float32), face)
