@@ -193,9 +193,7 @@ class EditDictionary:
         boundary_alpha = float(-(weight @ start + bias) / (length * scale)) if scale else float("nan")
         return EditDirection(scale * normal @ self.colouring, normal, scale, boundary_alpha)
 
-    def apply(
-        self, embeddings: Float[np.ndarray, "T C"], times: Float[np.ndarray, " T"], schedule: EditSchedule
-    ) -> EditResult:
+    def apply(self, embeddings: Float[np.ndarray, "T C"], times: Float[np.ndarray, " T"], schedule: EditSchedule) -> EditResult:
         """e'_t = e_t + sum_k alpha_k(t) step_k, held back where it would pass the bound.
 
         A frame that the schedule leaves alone comes back unchanged, bit by bit. A frame that lies outside the bound already
