@@ -13,7 +13,8 @@ from sedtalker_jax.models.diarizer import DiarizerConfig
 from sedtalker_jax.models.sedtalker import SEDTalkerConfig, SEDTalkerModel
 from sedtalker_jax.precision import Precision
 from sedtalker_jax.speech import SpeechEncoderConfig
-from sedtalker_jax.training.losses import FaceLossConstants, JointObjective, LossConfig
+from sedtalker_jax.training.losses import JointObjective, LossConfig
+from sedtalker_jax.training.motion_losses import FaceLossConstants
 
 LABELS = ("neutral", "angry", "disgust", "fear", "happy", "sad", "surprise", "upset")
 RANK, CODE = 6, 3
@@ -111,7 +112,5 @@ def tiny_objective(model: SEDTalkerModel) -> JointObjective:
         half = rng.normal(0, 1, (RANK, RANK))
         return (half @ half.T / RANK).astype(np.float32)
 
-    face = FaceLossConstants(
-        gram={"vertices": gram(), "lips": gram(), "upper_face": gram()}, gram_velocity={"velocity": gram()}
-    )
+    face = FaceLossConstants({name: gram() for name in ("vertices", "lips", "upper_face", "velocity")})
     return JointObjective(model, LossConfig(), np.linspace(0.5, 1.5, len(LABELS)).astype(np.float32), face)

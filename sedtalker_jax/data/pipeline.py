@@ -19,10 +19,12 @@ import numpy as np
 from sedtalker_jax import axes
 from sedtalker_jax.data.condition_noise import disturb
 from sedtalker_jax.data.face_codec import FaceCodec
+from sedtalker_jax.data.given_tracks import given_track
 from sedtalker_jax.data.joins import JoinConfig, JoinSampler
 from sedtalker_jax.data.mixing import MixedReader
 from sedtalker_jax.data.records import RecordReader
 from sedtalker_jax.emotion.labels import ACTIVE, LEVEL_SCALES
+from sedtalker_jax.errors import UserError
 from sedtalker_jax.models.track_source import NOISY_TRACK, PREDICTED_TRACK, TRUE_TRACK
 
 Batch = dict[str, dict[str, np.ndarray]]
@@ -41,6 +43,9 @@ class PipelineConfig:
       must be max_seconds.
     track_shares: shares of training clips whose emotion condition is the true track, the disturbed true track, and the
       diarizer's own.
+    tracks: .npz file of emotion conditions by clip id (data.given_tracks), which drive the faces in training, validation and
+      scoring instead of the records' own activation and of the model's diarizer: tracks of another diarizer, for example, or
+      of a person. The last of track_shares must then be 0. "" = none.
     gain_db: range of the random gain of training audio, +/- this many dB.
     joins: emotion changes made on the fly from records of single utterances (data.joins); None reads records as they are.
       Joined batches also hold the ordinal levels.
@@ -54,6 +59,7 @@ class PipelineConfig:
     max_seconds: float = 4.0
     bucket_seconds: tuple[float, ...] = (4.0,)
     track_shares: tuple[float, float, float] = (0.3, 0.3, 0.4)
+    tracks: str = ""
     gain_db: float = 4.0
     joins: JoinConfig | None = None
     levels: bool = False
@@ -65,6 +71,8 @@ class PipelineConfig:
             object.__setattr__(self, "joins", JoinConfig(**self.joins))
         if self.bucket_seconds[-1] != self.max_seconds or list(self.bucket_seconds) != sorted(self.bucket_seconds):
             raise ValueError(f"bucket_seconds={self.bucket_seconds} must rise and end at max_seconds={self.max_seconds}")
+        if self.tracks and self.track_shares[PREDICTED_TRACK]:
+            raise UserError(f"pipeline.track_shares={self.track_shares} must end in 0 with pipeline.tracks: one track per clip")
 
 
 @functools.lru_cache(maxsize=4)
@@ -266,8 +274,12 @@ def make_example(
     if codec is not None:
         F = min(axes.num_animation_frames(len(waveform), fps), len(record["motion"]) - first)
         template = codec.space.templates[codec.space.template_names.index(record["template"])]
+        motion = record["motion"].astype(np.float32)[first : first + F]
         columns = [ACTIVE.index(name) for name in labels if name != "neutral"]
-        activation = record["activation"].astype(np.float32)[first : first + F, columns]
+        known = record["activation"].astype(np.float32)
+        if config.tracks:
+            known = given_track(config.tracks, record, len(known))
+        activation = known[first : first + F, columns]
         source = int(rng.choice(3, p=config.track_shares)) if training else TRUE_TRACK
         if not np.isfinite(activation).all():
             # Nobody says what this face feels: what the voice says is the only guess, and none at all without a diarizer.
@@ -278,7 +290,8 @@ def make_example(
         if source == NOISY_TRACK:
             activation = disturb(activation, fps, rng)
         example.update(
-            motion=codec.normalise(record["motion"].astype(np.float32)[first : first + F]),
+            motion=codec.normalise(motion),
+            lips_closed=codec.lips_closed(template, motion),
             fps=np.float32(fps),
             template_code=codec.template_code(template),
             activation=activation,
@@ -319,8 +332,8 @@ def pad_batch(examples: Sequence[Mapping[str, Any]], seconds: float, codec: Face
     Returns:
       {"speech": waveform [B, S], lengths [B], emotion [B, T] (-1 = unlabelled or padding), intensity [B, T], intensity_mask,
       boundary, boundary_mask, seed [B], with joins or levels also level and level_scale [B, T]} and, with a codec,
-      {"face": motion [B, F, R], num_frames [B], fps [B], template_code [B, Q], activation [B, F, K-1], track_source [B],
-      seed [B]}; the face part has no waveform of its own.
+      {"face": motion [B, F, R], lips_closed [B, F], num_frames [B], fps [B], template_code [B, Q], activation [B, F, K-1],
+      track_source [B], seed [B]}; the face part has no waveform of its own.
     """
     S = int(round(seconds * axes.SAMPLE_RATE))
     T = axes.num_speech_frames(S)
@@ -357,6 +370,7 @@ def pad_batch(examples: Sequence[Mapping[str, Any]], seconds: float, codec: Face
         F = axes.num_animation_frames(S, float(fps.max()))
         batch["face"] = dict(
             motion=padded("motion", F),
+            lips_closed=padded("lips_closed", F, False),
             num_frames=np.array([min(F, len(example["motion"])) for example in examples], np.int32),
             fps=fps,
             template_code=np.stack([example["template_code"] for example in examples]),

@@ -77,7 +77,6 @@ from sedtalker_jax.evaluation.emotion_metrics import (
     weighted_f1,
 )
 from sedtalker_jax.evaluation.lip_metrics import (
-    FLAME_LIP_POINTS,
     bilabial_closures,
     envelope_lag,
     lip_distance,
@@ -89,6 +88,7 @@ from sedtalker_jax.evaluation.lip_metrics import (
     speech_lip_intensity_correlation,
 )
 from sedtalker_jax.evaluation.table import ScoreRow, ScoreTable, format_score, write_metrics_json
+from sedtalker_jax.face.lip_points import FLAME_LIP_POINTS
 
 __all__ = [
     "BOUNDARY_TOLERANCES_S",

@@ -41,10 +41,10 @@ from sedtalker_jax.evaluation import lip_metrics
 from sedtalker_jax.evaluation.animation_metrics import MILLIMETRES, vertex_distances
 from sedtalker_jax.evaluation.bootstrap import HierarchicalBootstrap
 from sedtalker_jax.evaluation.table import ScoreRow, ScoreTable
+from sedtalker_jax.face.lip_points import lip_points
 from sedtalker_jax.face.space import FaceSpace
 from sedtalker_jax.inference.editing import edit, edited_motion
 from sedtalker_jax.inference.pipeline import HeardWindow, SEDTalker
-from sedtalker_jax.inference.scoring import lip_points
 
 ALPHAS = np.linspace(0.0, 1.0, 21)
 MARGIN_S = 0.3

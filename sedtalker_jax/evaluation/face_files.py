@@ -10,7 +10,7 @@ import numpy as np
 
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.evaluation.animation_evaluation import AnimationRegions
-from sedtalker_jax.evaluation.lip_metrics import FLAME_LIP_POINTS
+from sedtalker_jax.face.lip_points import FLAME_LIP_POINTS
 from sedtalker_jax.face.mesh_files import EMOTIONAL_REGIONS, LIP_REGIONS, UPPER_FACE_REGIONS, join_regions, read_regions
 
 FLAME_NUM_VERTICES = 5_023

@@ -10,9 +10,6 @@ from scipy import ndimage, signal
 
 from sedtalker_jax.errors import UserError
 
-FLAME_LIP_POINTS = (3546, 3504)
-"""Middle of the upper and the lower lip on FLAME's 5,023 vertices, as CodeTalker's authors give them (CodeTalker#55)."""
-
 KAIST_LIP_POINTS = (3531, 3504)
 """The points that the published MTM score uses on the same mesh."""
 
@@ -161,9 +158,7 @@ def warping_path(first: Float[np.ndarray, " F"], second: Float[np.ndarray, " G"]
     return path[::-1]
 
 
-def lip_movement_rms(
-    vertices_over_time: Float[np.ndarray, "F V 3"], lip_vertices: Int[np.ndarray, " v"]
-) -> float:
+def lip_movement_rms(vertices_over_time: Float[np.ndarray, "F V 3"], lip_vertices: Int[np.ndarray, " v"]) -> float:
     """Root mean square over frames of the mean lip displacement per frame, in metres per frame: the clip's lip intensity."""
     lips = np.asarray(vertices_over_time)[:, np.asarray(lip_vertices)].astype(np.float64)
     if len(lips) < 2:
@@ -214,9 +209,7 @@ def speech_envelope(
     return np.sqrt(energy / np.maximum(last - first, 1))
 
 
-def envelope_lag(
-    opening: Float[np.ndarray, " F"], envelope: Float[np.ndarray, " F"], max_lag: int = 15
-) -> tuple[int, float]:
+def envelope_lag(opening: Float[np.ndarray, " F"], envelope: Float[np.ndarray, " F"], max_lag: int = 15) -> tuple[int, float]:
     """Lag, in frames, at which mouth opening follows the speech envelope best, and Pearson's correlation there.
 
     Args:

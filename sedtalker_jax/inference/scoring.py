@@ -20,8 +20,7 @@ from sedtalker_jax.emotion.labels import ACTIVE
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.evaluation.animation_evaluation import AnimationEvaluation, AnimationRegions
 from sedtalker_jax.evaluation.table import ScoreRow, ScoreTable
-from sedtalker_jax.face.chart import TOPOLOGY
-from sedtalker_jax.face.regions import head_landmarks
+from sedtalker_jax.face.lip_points import lip_points
 from sedtalker_jax.face.space import FaceSpace
 from sedtalker_jax.inference.baselines import FrameForest, measured_prosody, record_labels, true_prosody
 from sedtalker_jax.inference.pipeline import SEDTalker
@@ -216,19 +215,6 @@ def score_animation(
             distance = {name: ev.lip_distance(v, regions.upper_lip, regions.lower_lip) for name, v in shown.items()}
             curves.append({"id": record["id"], "phonemes": record.get("phonemes", ()), "lip_distance": distance})
     return AnimationScores(scores.table("Animation"), scores.differences("Animation"), _shares(scores), curves)
-
-
-def lip_points(topology: str) -> tuple[int, int] | None:
-    """Vertices in the middle of the inner lips, upper and lower, where a topology is known; None = means of the lip regions.
-
-    Single points, because the mean of a whole lip sees a smile as an opening.
-    """
-    if topology == TOPOLOGY:
-        marks = head_landmarks()
-        return int(marks["upper_inner_lip"]), int(marks["lower_inner_lip"])
-    if topology == "flame":
-        return ev.FLAME_LIP_POINTS
-    return None
 
 
 def _shares(scores: AnimationEvaluation) -> ScoreTable:

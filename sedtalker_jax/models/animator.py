@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from sedtalker_jax.axes import FaceFeatures, FaceMask, Motion
 from sedtalker_jax.models.backbone import Backbone, BackboneConfig
 from sedtalker_jax.models.emotion_condition import EmotionCondition
+from sedtalker_jax.models.smoothing import TemporalSmoothing
 from sedtalker_jax.precision import Precision
 from sedtalker_jax.randomness import ExampleKeys
 
@@ -24,6 +25,10 @@ class AnimatorConfig:
     condition_width: width of the emotion condition.
     frame_stacking: animation frames joined into one step of the stack, whose cost falls by as much. Every frame keeps its own
       features going in, its own condition at the head and its own motion coming out.
+    condition_reach: frames on either side over which the emotion condition is smoothed with learned kernels: a track jumps
+      where the diarizer changes its mind, a face takes its time. 0 leaves it as it is.
+    motion_reach: the same for the features that the head reads, so that it finds slow ones for the forehead beside quick ones
+      for the lips, and steps of several frames join smoothly. 0 leaves them as they are.
     """
 
     backbone: BackboneConfig
@@ -31,6 +36,8 @@ class AnimatorConfig:
     template_size: int
     condition_width: int = 64
     frame_stacking: int = 1
+    condition_reach: int = 0
+    motion_reach: int = 0
 
 
 class Animator(nn.Module):
@@ -67,6 +74,10 @@ class Animator(nn.Module):
         config, precision = self.config, self.precision
         options = dict(dtype=precision.compute, param_dtype=precision.params)
         condition = EmotionCondition(config.condition_width, precision, name="emotion")(activations, residual, keys)
+        if config.condition_reach:
+            condition = self._smoothing(config.condition_reach, (0.5, config.condition_reach / 2), "condition_smoothing")(
+                condition, mask
+            )
         identity = nn.Dense(config.condition_width, name="template_hidden", **options)(template_code)
         identity = nn.Dense(config.condition_width, name="template", **options)(nn.silu(identity))
         condition = nn.silu(condition + identity[:, None, :])
@@ -83,12 +94,17 @@ class Animator(nn.Module):
             B, F = mask.shape
             x = nn.Dense(config.frame_stacking * config.backbone.width, name="unstack", **options)(x)
             x = x.reshape(B, -1, config.backbone.width)[:, :F]
+        if config.motion_reach:
+            x = self._smoothing(config.motion_reach, (0.3, config.motion_reach / 2), "motion_smoothing")(x, mask)
         # The head sees the condition directly as well: a still expression needs no detour through the stack.
         x = jnp.concatenate([x, condition.astype(x.dtype)], axis=-1)
         head = dict(dtype=precision.statistics, param_dtype=precision.params)
         return nn.Dense(
             config.rank, kernel_init=nn.initializers.variance_scaling(0.01, "fan_in", "normal"), name="head", **head
         )(x)
+
+    def _smoothing(self, reach: int, deviations: tuple[float, float], name: str) -> TemporalSmoothing:
+        return TemporalSmoothing(reach, deviations, self.config.backbone.causal, self.precision, name=name)
 
     def _per_step(self, x: Float[Array, "B F c"]) -> Float[Array, "B L stacking c"]:
         stacking = self.config.frame_stacking

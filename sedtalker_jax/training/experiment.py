@@ -34,7 +34,8 @@ from sedtalker_jax.precision import Precision
 from sedtalker_jax.speech import SpeechEncoderConfig, load_pretrained_encoder
 from sedtalker_jax.speech.encoder import trainable_mask
 from sedtalker_jax.training.checkpoint import CheckpointConfig
-from sedtalker_jax.training.losses import FaceLossConstants, JointObjective, LossConfig
+from sedtalker_jax.training.losses import JointObjective, LossConfig
+from sedtalker_jax.training.motion_losses import FaceLossConstants
 from sedtalker_jax.training.optim import OptimConfig, learning_rate_schedule, make_optimizer
 from sedtalker_jax.training.parallel import Parallel, ParallelConfig
 from sedtalker_jax.training.state import TrainState, combine, partition
@@ -112,7 +113,7 @@ class Experiment:
             self.model,
             LossConfig(**config.loss),
             label_weights(self.manifest, self.labels) if hears else None,
-            None if self.codec is None else face_loss_constants(self.codec),
+            None if self.codec is None else FaceLossConstants.of(self.codec, [k for k, v in config.loss.items() if v]),
         )
         self.optim = OptimConfig(**config.optim)
         self.optimizer: optax.GradientTransformation = make_optimizer(self.optim, self.num_steps)
@@ -278,21 +279,6 @@ def shared_space(directories: Sequence[str]) -> FaceSpace:
             )
         templates |= dict(zip(space.template_names, space.templates, strict=True))
     return dataclasses.replace(first, template_names=tuple(templates), templates=np.stack(list(templates.values())))
-
-
-def face_loss_constants(codec: FaceCodec) -> FaceLossConstants:
-    """Gram matrices of the regions that the face losses are taken over."""
-    return FaceLossConstants(
-        gram={
-            "vertices": codec.gram(None),
-            "lips": codec.gram("lips"),
-            "upper_face": codec.gram("upper_face"),
-        },
-        gram_velocity={
-            "velocity": codec.gram_velocity("lips"),
-            "upper_face_velocity": codec.gram_velocity("upper_face"),
-        },
-    )
 
 
 @dataclasses.dataclass(frozen=True)

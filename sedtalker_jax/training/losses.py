@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -13,6 +12,7 @@ import optax
 
 from sedtalker_jax.models.sedtalker import SEDTalkerModel
 from sedtalker_jax.randomness import example_keys, fold
+from sedtalker_jax.training.motion_losses import MOTION_TERMS, FaceLossConstants, motion_sums, motion_weights
 from sedtalker_jax.training.step import Batch
 
 
@@ -29,6 +29,9 @@ class LossConfig:
       lips, upper_face: the same over one region, in units of that region's.
       velocity: squared error of frame-to-frame differences of the lips, in units of the lips' mean squared difference.
       upper_face_velocity: the same over the upper face, which is still most of the time and must not tremble.
+      acceleration, upper_face_acceleration: squared error of second differences, in the same units as the velocities.
+      lip_closure: squared error of the vector between the inner lips on the frames in which the true lips are shut, in units of
+        that vector's mean square over the training motion.
       moe_balance: load balance of the experts.
       label_smoothing: of the category term.
     """
@@ -42,23 +45,11 @@ class LossConfig:
     upper_face: float = 0.5
     velocity: float = 0.5
     upper_face_velocity: float = 0.0
+    acceleration: float = 0.0
+    upper_face_acceleration: float = 0.0
+    lip_closure: float = 0.0
     moe_balance: float = 0.01
     label_smoothing: float = 0.05
-
-
-@dataclasses.dataclass(frozen=True)
-class FaceLossConstants:
-    """What turns coefficient errors into vertex errors, exactly: for an error d of normalised coefficients, the sum of squared
-    vertex errors over a region is d^T G d with G = diag(std) B B^T diag(std), B the basis rows restricted to the region.
-
-    Attributes:
-      gram: region name -> [R, R], divided by the region's mean squared displacement over the training set, so that a still
-        face has an error of about 1.
-      gram_velocity: loss term -> [R, R] over the term's region, divided by the region's mean squared velocity.
-    """
-
-    gram: Mapping[str, np.ndarray]
-    gram_velocity: Mapping[str, np.ndarray]
 
 
 class JointObjective:
@@ -84,6 +75,9 @@ class JointObjective:
         every = dataclasses.asdict(config)
         every.pop("label_smoothing")
         self.scales = {name: scale for name, scale in every.items() if scale}
+        lacking = [] if face is None else [name for name in MOTION_TERMS if name in self.scales and name not in face.gram]
+        if lacking:
+            raise ValueError(f"no Gram matrix for {', '.join(lacking)}; the face constants have {', '.join(face.gram)}")
 
     def weights(self, batch: Batch) -> dict[str, jax.Array]:
         """Denominators, from masks only."""
@@ -96,11 +90,7 @@ class JointObjective:
             if self._has_levels(part):
                 weights["levels"] = jnp.sum(part["level"] >= 0).astype(jnp.float32)
         if "face" in batch:
-            frames = batch["face"]["num_frames"]
-            valid = jnp.sum(frames).astype(jnp.float32)
-            weights.update(vertices=valid, lips=valid, upper_face=valid)
-            steps = jnp.sum(jnp.maximum(frames - 1, 0)).astype(jnp.float32)
-            weights.update(dict.fromkeys(self.face.gram_velocity, steps))
+            weights.update(motion_weights(batch["face"], self.face))
         parts = (self.model.config.diarizer, self.model.config.animator)
         if any("E" in part.backbone.pattern for part in parts if part is not None and part.backbone is not None):
             weights["moe_balance"] = sum(jnp.sum(jnp.ones_like(part["seed"], jnp.float32)) for part in batch.values())
@@ -122,7 +112,7 @@ class JointObjective:
             if "levels" in outputs:
                 sums["levels"] = self._level_sum(batch["speech"], outputs["levels"])
         if "face" in batch:
-            sums.update(self._face_sums(batch["face"], outputs["motion"]))
+            sums.update(motion_sums(batch["face"], outputs["motion"], self.face))
         sums["moe_balance"] = sum((jnp.sum(x) for x in jax.tree.leaves(sown)), start=jnp.zeros(()))
         return sums
 
@@ -157,21 +147,3 @@ class JointObjective:
         entropy = optax.sigmoid_binary_cross_entropy(logits, (level > threshold).astype(logits.dtype))
         # The mean over a scale's thresholds, so that a scale of many levels weighs no more than one of two.
         return jnp.sum(jnp.where(counted, entropy / jnp.maximum(num_levels - 1, 1), 0.0))
-
-    def _face_sums(self, part, motion):
-        error = motion - part["motion"]
-        valid = (jnp.arange(error.shape[1])[None, :] < part["num_frames"][:, None]).astype(error.dtype)
-
-        def quadratic(difference, gram):
-            return jnp.einsum("bfr,rq,bfq->bf", difference, jnp.asarray(gram, error.dtype), difference)
-
-        sums = {
-            name: jnp.sum(quadratic(error, self.face.gram[name]) * valid)
-            for name in ("vertices", "lips", "upper_face")
-            if name in self.scales
-        }
-        change = error[:, 1:] - error[:, :-1]
-        for name, gram in self.face.gram_velocity.items():
-            if name in self.scales:
-                sums[name] = jnp.sum(quadratic(change, gram) * valid[:, 1:])
-        return sums
