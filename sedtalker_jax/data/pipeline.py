@@ -50,6 +50,9 @@ class PipelineConfig:
     joins: emotion changes made on the fly from records of single utterances (data.joins); None reads records as they are.
       Joined batches also hold the ordinal levels.
     levels: whether batches hold level and level_scale without joins too.
+    label_granularity: "frame" for the true label of every frame; "utterance" copies the clip's commonest label to all of its
+      frames, silence included, as SEDTalker's released preparation does (what true frame labels are compared with).
+    one_emotion_only: leaves out training clips that hold several emotions. With joins, use JoinConfig.join_shares.
     num_workers: worker processes; 0 reads in threads. Part of the config since it is no tuning knob of a single run.
     prefetch: batches read ahead.
     """
@@ -63,6 +66,8 @@ class PipelineConfig:
     gain_db: float = 4.0
     joins: JoinConfig | None = None
     levels: bool = False
+    label_granularity: str = "frame"
+    one_emotion_only: bool = False
     num_workers: int = 0
     prefetch: int = 4
 
@@ -87,11 +92,6 @@ def _epoch_batches(durations: tuple[float, ...], config: PipelineConfig, epoch: 
         for start in range(0, len(rows) - config.batch_size + 1, config.batch_size):
             batches.append((bucket, tuple(int(i) for i in rows[start : start + config.batch_size])))
     return tuple(batches[i] for i in rng.permutation(len(batches)))
-
-
-def clip_durations(reader: RecordReader | MixedReader) -> tuple[float, ...]:
-    """Seconds of every clip of a split."""
-    return tuple(n / axes.SAMPLE_RATE for n in reader.index().num_samples.tolist())
 
 
 class TrainBatches:
@@ -128,7 +128,9 @@ class TrainBatches:
                 raise ValueError("joins are for speech alone: a face does not go on into another recording")
             self._joined = JoinedExamples(reader, labels, config)
             return
-        self._durations = clip_durations(reader)
+        index = reader.index()
+        self._clips = np.flatnonzero(index.label != "") if config.one_emotion_only else np.arange(len(index))
+        self._durations = tuple((index.num_samples[self._clips] / axes.SAMPLE_RATE).tolist())
         self._per_epoch = [len(_epoch_batches(self._durations, config, 0))]
         if not self._per_epoch[0]:
             raise ValueError(f"batch_size={config.batch_size}: fewer training clips ({len(self._durations)}) than one batch")
@@ -146,7 +148,7 @@ class TrainBatches:
         seconds = self._config.bucket_seconds[bucket]
         examples = [
             make_example(
-                self._reader[row],
+                self._reader[int(self._clips[row])],
                 self._codec,
                 self._labels,
                 self._config,
@@ -260,13 +262,17 @@ def make_example(
     intensity = record["intensity"].astype(np.float32)[frames]
     start = offset / axes.SAMPLE_RATE
     emotion = to_model[record["emotion"][frames]]
+    segments = record["segments"]
+    if config.label_granularity == "utterance":
+        commonest, strength = utterance_label(to_model[record["emotion"]], np.asarray(record["intensity"], np.float32))
+        emotion, intensity, segments = np.full_like(emotion, commonest), np.full_like(intensity, strength), ()
     example = dict(
         waveform=waveform.astype(np.float32),
         emotion=emotion,
         intensity=np.nan_to_num(intensity),
         # Intensity is how strong the emotion is if there is one; whether there is one is the category's to say.
         intensity_mask=(np.isfinite(intensity) & (emotion != labels.index("neutral"))).astype(np.float32),
-        boundary=boundary_targets(record["segments"], axes.speech_frame_times(T) + start),
+        boundary=boundary_targets(segments, axes.speech_frame_times(T) + start),
         seed=np.uint32(rng.integers(2**32)),
     )
     if config.levels or config.joins is not None:
@@ -298,6 +304,24 @@ def make_example(
             track_source=np.int32(source),
         )
     return example
+
+
+def utterance_label(emotion: np.ndarray, intensity: np.ndarray) -> tuple[int, float]:
+    """The commonest label of a clip, and the mean intensity of the frames that carry it.
+
+    Args:
+      emotion: int [T], index into the model's labels, negative = unlabelled.
+      intensity: float [T], NaN = unlabelled.
+
+    Returns:
+      (label, -1 if no frame has one; intensity, NaN if no such frame has one).
+    """
+    known = emotion[emotion >= 0]
+    if not len(known):
+        return -1, float("nan")
+    label = int(np.argmax(np.bincount(known)))
+    strengths = intensity[(emotion == label) & np.isfinite(intensity)]
+    return label, float(strengths.mean()) if len(strengths) else float("nan")
 
 
 def level_frames(record: Mapping[str, Any], frames: np.ndarray, emotion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
