@@ -78,6 +78,10 @@ class PipelineConfig:
             raise ValueError(f"bucket_seconds={self.bucket_seconds} must rise and end at max_seconds={self.max_seconds}")
         if self.tracks and self.track_shares[PREDICTED_TRACK]:
             raise UserError(f"pipeline.track_shares={self.track_shares} must end in 0 with pipeline.tracks: one track per clip")
+        if self.label_granularity not in ("frame", "utterance"):
+            raise ValueError(f"label_granularity={self.label_granularity!r}: expected 'frame' or 'utterance'")
+        if self.one_emotion_only and self.joins is not None:
+            raise ValueError("one_emotion_only chooses recordings, joins put them together: set join_shares=(1.0,) instead")
 
 
 @functools.lru_cache(maxsize=4)

@@ -124,14 +124,43 @@ class SEDTalker:
 
     def hear(self, waveform: WaveformArray) -> list[HeardWindow]:
         """The diarizer's output window by window, before it is put together; arguments and errors as of `diarize`."""
+        return self.hear_many([waveform], batch_size=1)[0]
+
+    def diarize_many(self, waveforms: Sequence[WaveformArray], *, batch_size: int = 16) -> list[EmotionTrack]:
+        """Tracks of many recordings, read `batch_size` windows at a time; otherwise as `diarize`."""
+        return [self.combine(heard) for heard in self.hear_many(waveforms, batch_size=batch_size)]
+
+    def hear_many(self, waveforms: Sequence[WaveformArray], *, batch_size: int = 16) -> list[list[HeardWindow]]:
+        """The windows of many recordings, of each what `hear` gives.
+
+        Args:
+          waveforms: float [S] each, of any lengths.
+          batch_size: windows that run together. Windows of one padded length share a batch, and one compiled program; the last
+            batch of a length is filled up, so that there is no other.
+
+        Raises:
+          UserError: as `diarize`.
+        """
         if self.model.config.diarizer is None:
             raise UserError("this checkpoint holds an animator alone and can't hear emotion; give an emotion or a track")
-        waveform = self._checked(waveform)
-        heard = []
-        for window in split(len(waveform), self.window_s, self.overlap_s, self.fps):
-            result = jax.device_get(self._diarize(self.params, *self._window(waveform, window)))
-            frames = axes.num_speech_frames(window.stop - window.start)
-            heard.append(HeardWindow(window, *(np.asarray(part[0, :frames]) for part in result)))
+        heard: list[list[HeardWindow | None]] = []
+        by_length: dict[int, list[tuple[int, int, Window]]] = {}
+        waveforms = [self._checked(waveform) for waveform in waveforms]
+        for row, waveform in enumerate(waveforms):
+            windows = split(len(waveform), self.window_s, self.overlap_s, self.fps)
+            heard.append([None] * len(windows))
+            for number, window in enumerate(windows):
+                by_length.setdefault(self._padded_length(window), []).append((row, number, window))
+        for items in by_length.values():
+            for first in range(0, len(items), batch_size):
+                batch = items[first : first + batch_size]
+                filled = batch + batch[:1] * (batch_size - len(batch))
+                # Padded only when their turn comes: an hour of windows at once would take more room than the hour itself.
+                padded, lengths = zip(*(self._window(waveforms[row], window) for row, _, window in filled), strict=True)
+                result = jax.device_get(self._diarize(self.params, jnp.concatenate(padded), jnp.concatenate(lengths)))
+                for place, (row, number, window) in enumerate(batch):
+                    frames = axes.num_speech_frames(window.stop - window.start)
+                    heard[row][number] = HeardWindow(window, *(np.asarray(part[place, :frames]) for part in result))
         return heard
 
     def combine(self, heard: Sequence[HeardWindow]) -> EmotionTrack:
@@ -290,10 +319,13 @@ class SEDTalker:
             raise UserError(f"the recording lasts {seconds:.3f} s; at least {MIN_DURATION_S} s are needed to hear speech")
         return waveform
 
+    def _padded_length(self, window: Window) -> int:
+        unit = int(self.pad_to_s * axes.SAMPLE_RATE)
+        return -(-(window.stop - window.start) // unit) * unit
+
     def _window(self, waveform: np.ndarray, window: Window) -> tuple[jax.Array, jax.Array]:
         piece = waveform[window.start : window.stop]
-        unit = int(self.pad_to_s * axes.SAMPLE_RATE)
-        padded = np.zeros((1, -(-len(piece) // unit) * unit), np.float32)
+        padded = np.zeros((1, self._padded_length(window)), np.float32)
         padded[0, : len(piece)] = piece
         return jnp.asarray(padded), jnp.array([len(piece)], jnp.int32)
 

@@ -130,6 +130,46 @@ def test_levels_without_joins_come_from_the_record():
         assert (speech["level"][row, T:] == -1).all()
 
 
+def changing(number, first, second, share):
+    """A clip that says `first` for a share of its time and `second` after that; its first and last frames are silence."""
+    record = clip(number, "ann", first, 2.0)
+    T = len(record["emotion"])
+    change = int(share * T)
+    record["emotion"][change:] = CANONICAL.index(second)
+    record["emotion"][[0, -1]] = -1
+    record["intensity"] = np.where(np.arange(T) < change, 0.2, 0.6).astype(np.float16)
+    record["segments"] = [[0.0, 2.0 * share, first], [2.0 * share, 2.0, second]]
+    return record
+
+
+@pytest.mark.parametrize("share, commonest, strength", [(0.7, "sad", 0.2), (0.3, "happy", 0.6)])
+def test_labels_of_the_utterance_are_its_commonest_one_in_every_frame_and_never_change(share, commonest, strength):
+    record = changing(0, "sad", "happy", share)
+    rng = np.random.default_rng(0)
+    true, copied = (
+        make_example(record, None, CANONICAL, PipelineConfig(label_granularity=kind), rng, training=False)
+        for kind in ("frame", "utterance")
+    )
+    assert len(set(true["emotion"])) == 3 and true["boundary"].max() > 0.8
+    assert set(copied["emotion"]) == {CANONICAL.index(commonest)} and not copied["boundary"].any()
+    np.testing.assert_allclose(copied["intensity"], strength, atol=1e-3)
+    assert copied["intensity_mask"].all()
+    # A crop keeps the whole clip's label, also where the clip says something else.
+    short = PipelineConfig(max_seconds=0.5, bucket_seconds=(0.5,), label_granularity="utterance")
+    cropped = make_example(record, None, CANONICAL, short, rng, training=False)
+    assert set(cropped["emotion"]) == {CANONICAL.index(commonest)}
+
+
+def test_clips_of_several_emotions_can_be_left_out():
+    made = [changing(i, "sad", "happy", 0.5) if i % 3 else clip(i, "ann", "sad", 1.0) for i in range(24)]
+    config = PipelineConfig(batch_size=4, gain_db=0.0, one_emotion_only=True)
+    for batch in iterate(batches_of(config, made, stop=6), config):
+        numbers = np.round(batch["speech"]["waveform"][:, 0] * 1000).astype(int) - 1
+        assert not (numbers % 3).any() and len(set(numbers.tolist())) == 4
+    with pytest.raises(ValueError, match="fewer training clips"):
+        batches_of(PipelineConfig(batch_size=4, one_emotion_only=True), made[1:3])
+
+
 def test_configs_of_plain_dicts_and_wrong_uses():
     config = PipelineConfig(joins={"join_shares": [0.5, 0.5], "augment": None})
     assert config.joins == JoinConfig(join_shares=(0.5, 0.5), augment=None)
@@ -138,6 +178,10 @@ def test_configs_of_plain_dicts_and_wrong_uses():
         TrainBatches(ToyReader(toy_records()), object(), CANONICAL, JOINED, start=0, stop=1)
     with pytest.raises(ValueError, match="fewer usable clips"):
         batches_of(PipelineConfig(batch_size=64, joins=JoinConfig()))
+    with pytest.raises(ValueError, match="join_shares"):
+        PipelineConfig(joins=JoinConfig(), one_emotion_only=True)
+    with pytest.raises(ValueError, match="label_granularity"):
+        PipelineConfig(label_granularity="word")
     with pytest.raises(ValueError, match="bucket_seconds"):
         PipelineConfig(max_seconds=4.0, bucket_seconds=(2.0,))
 
