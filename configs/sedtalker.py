@@ -23,6 +23,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config = recorded_experiment.base()
     config.data.speech = "records/ravdess,records/crema_d,records/esd,records/iemocap,records/meld"
     config.data.face = "records/emovoca"
+    # Of the recordings that have several expressions, half go from one to another within the clip.
+    config.pipeline.cross_fade = ConfigDict(dict(share=0.5))
     config.pipeline.joins = ConfigDict(dict())
     config.model.diarizer.level_scales = tuple(len(levels) for levels in LEVEL_SCALES.values())
     if arg == "smoke":

@@ -37,6 +37,7 @@ REGIONS = ("upper_face", "lips", "rest")
 @dataclasses.dataclass(frozen=True)
 class FadeConfig:
     """Attributes (times in seconds; pairs are the ends of a uniform range):
+    share: of the clips that can fade, how many do.
     max_changes: most changes of expression in a clip; the number is uniform from 1 on, where the clip is long enough.
     margin: from the clip's ends to the first and the last change.
     min_gap: between two changes.
@@ -50,6 +51,7 @@ class FadeConfig:
     smoothing: how many rings of neighbours soften a mask's border, so that regions do not tear apart.
     """
 
+    share: float = 0.5
     max_changes: int = 3
     margin: float = 0.4
     min_gap: float = 0.7
@@ -62,6 +64,13 @@ class FadeConfig:
     region_pace: tuple[float, float, float] = (0.8, 1.2, 1.0)
     jitter: float = 0.1
     smoothing: int = 12
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            if isinstance(getattr(self, field.name), list):
+                object.__setattr__(self, field.name, tuple(getattr(self, field.name)))
+        if not 0.0 <= self.share <= 1.0:
+            raise ValueError(f"share={self.share} must lie between 0 and 1")
 
 
 def same_recording(index: RecordIndex) -> list[np.ndarray]:
@@ -194,8 +203,8 @@ def cross_fade(
 
     Returns:
       The first record with `motion` [F, R] float32, `activation` [F, K-1] float16 (the schedule), expression '' (it changes),
-      truth "constructed", and `fade`: lag_s, and for each change its time_s, length_s, from and to (expression, strength) and
-      the regions' centre_s and length_s. `residual` is gone: this truth lies in the face space.
+      truth "constructed", condition "schedule", and `fade`: lag_s, and for each change its time_s, length_s, from and to
+      (expression, strength) and the regions' centre_s and length_s. `residual` is gone: this truth lies in the face space.
 
     Raises:
       ValueError: not as many times as changes, or records that are not of one recording and face space.
@@ -246,6 +255,8 @@ def cross_fade(
         "native_expression": "",
         "expression_level": None,
         "truth": "constructed",
+        # One voice went into every part of this face: it can't be what moves it.
+        "condition": "schedule",
         "fade": {"lag_s": lag, "changes": changes},
     }
 
@@ -282,17 +293,16 @@ class CrossFader:
     Args:
       index: of the reader's rows.
       space: the records' face space.
-      share: of the rows that can fade, how many do.
-      config: ranges.
+      config: share and ranges.
 
     Raises:
-      UserError: the face space has no upper face or lips by name.
+      UserError: there are rows that can fade, and the face space has no upper face or lips by name.
     """
 
-    def __init__(self, index: RecordIndex, space: FaceSpace, share: float = 0.5, config: FadeConfig | None = None) -> None:
-        self._index, self._share, self._config = index, share, config or FadeConfig()
-        self._projections = region_projections(space, self._config.smoothing)
+    def __init__(self, index: RecordIndex, space: FaceSpace, config: FadeConfig | None = None) -> None:
+        self._index, self._config = index, config or FadeConfig()
         self._recording_of = {int(row): rows for rows in same_recording(index) for row in rows}
+        self._projections = region_projections(space, self._config.smoothing) if self._recording_of else None
 
     @property
     def num_rows(self) -> int:
@@ -302,6 +312,6 @@ class CrossFader:
     def __call__(self, reader: Sequence[Mapping[str, Any]], row: int, rng: np.random.Generator) -> Mapping[str, Any]:
         """The record of a row, or a fade through clips of its recording; a function of the row and the generator."""
         rows = self._recording_of.get(int(row))
-        if rows is None or rng.random() >= self._share:
+        if rows is None or rng.random() >= self._config.share:
             return reader[int(row)]
         return fade_recording(reader, self._index, rows, self._projections, rng, self._config)

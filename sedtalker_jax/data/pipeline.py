@@ -18,6 +18,7 @@ import numpy as np
 
 from sedtalker_jax import axes
 from sedtalker_jax.data.condition_noise import disturb
+from sedtalker_jax.data.cross_fade import CrossFader, FadeConfig
 from sedtalker_jax.data.face_codec import FaceCodec
 from sedtalker_jax.data.given_tracks import given_track
 from sedtalker_jax.data.joins import JoinConfig, JoinSampler
@@ -25,9 +26,11 @@ from sedtalker_jax.data.mixing import MixedReader
 from sedtalker_jax.data.records import RecordReader
 from sedtalker_jax.emotion.labels import ACTIVE, LEVEL_SCALES
 from sedtalker_jax.errors import UserError
-from sedtalker_jax.models.track_source import NOISY_TRACK, PREDICTED_TRACK, TRUE_TRACK
+from sedtalker_jax.models.track_source import EDITED_TRACK, NOISY_TRACK, PREDICTED_TRACK, TRUE_TRACK
 
 Batch = dict[str, dict[str, np.ndarray]]
+
+_FADE_STREAM = 6
 
 _BLOCK = 8
 """Batches of joined examples whose lengths are sorted together: long ones meet long ones, and padding stays small."""
@@ -41,14 +44,16 @@ class PipelineConfig:
     max_seconds: longer clips are cropped, at a random place in training and at the start in evaluation.
     bucket_seconds: upper edges of the length buckets; a batch holds clips of one bucket, padded to its edge. The last edge
       must be max_seconds.
-    track_shares: shares of training clips whose emotion condition is the true track, the disturbed true track, and the
-      diarizer's own.
+    track_shares: shares of training clips whose emotion condition is the true track, the disturbed true track, the
+      diarizer's own and, where there is a fourth, an edit of it, which only the emotional consistency loss judges.
     tracks: .npz file of emotion conditions by clip id (data.given_tracks), which drive the faces in training, validation and
       scoring instead of the records' own activation and of the model's diarizer: tracks of another diarizer, for example, or
-      of a person. The last of track_shares must then be 0. "" = none.
+      of a person. The third and fourth of track_shares must then be 0. "" = none.
     gain_db: range of the random gain of training audio, +/- this many dB.
     joins: emotion changes made on the fly from records of single utterances (data.joins); None reads records as they are.
       Joined batches also hold the ordinal levels.
+    cross_fade: moving emotion made on the fly from faces with several still expressions of one recording (data.cross_fade), in
+      training alone; None reads records as they are.
     levels: whether batches hold level and level_scale without joins too.
     label_granularity: "frame" for the true label of every frame; "utterance" copies the clip's commonest label to all of its
       frames, silence included, as SEDTalker's released preparation does (what true frame labels are compared with).
@@ -61,10 +66,11 @@ class PipelineConfig:
     seed: int = 0
     max_seconds: float = 4.0
     bucket_seconds: tuple[float, ...] = (4.0,)
-    track_shares: tuple[float, float, float] = (0.3, 0.3, 0.4)
+    track_shares: tuple[float, ...] = (0.3, 0.3, 0.4)
     tracks: str = ""
     gain_db: float = 4.0
     joins: JoinConfig | None = None
+    cross_fade: FadeConfig | None = None
     levels: bool = False
     label_granularity: str = "frame"
     one_emotion_only: bool = False
@@ -74,14 +80,22 @@ class PipelineConfig:
     def __post_init__(self):
         if isinstance(self.joins, Mapping):
             object.__setattr__(self, "joins", JoinConfig(**self.joins))
+        if isinstance(self.cross_fade, Mapping):
+            object.__setattr__(self, "cross_fade", FadeConfig(**self.cross_fade))
         if self.bucket_seconds[-1] != self.max_seconds or list(self.bucket_seconds) != sorted(self.bucket_seconds):
             raise ValueError(f"bucket_seconds={self.bucket_seconds} must rise and end at max_seconds={self.max_seconds}")
-        if self.tracks and self.track_shares[PREDICTED_TRACK]:
+        if len(self.track_shares) not in (3, 4):
+            raise ValueError(f"track_shares={self.track_shares}: true, disturbed, predicted and, if wanted, edited")
+        if self.tracks and any(self.track_shares[PREDICTED_TRACK:]):
             raise UserError(f"pipeline.track_shares={self.track_shares} must end in 0 with pipeline.tracks: one track per clip")
         if self.label_granularity not in ("frame", "utterance"):
             raise ValueError(f"label_granularity={self.label_granularity!r}: expected 'frame' or 'utterance'")
         if self.one_emotion_only and self.joins is not None:
             raise ValueError("one_emotion_only chooses recordings, joins put them together: set join_shares=(1.0,) instead")
+
+
+LARGEST_EDIT_MARGIN = 5.0
+"""Of edits in training, in logits: from the boundary (0) to where the diarizer is all but certain."""
 
 
 @functools.lru_cache(maxsize=4)
@@ -133,6 +147,9 @@ class TrainBatches:
             self._joined = JoinedExamples(reader, labels, config)
             return
         index = reader.index()
+        self._fader = None
+        if config.cross_fade is not None and codec is not None:
+            self._fader = CrossFader(index, codec.space, config.cross_fade)
         self._clips = np.flatnonzero(index.label != "") if config.one_emotion_only else np.arange(len(index))
         self._durations = tuple((index.num_samples[self._clips] / axes.SAMPLE_RATE).tolist())
         self._per_epoch = [len(_epoch_batches(self._durations, config, 0))]
@@ -150,18 +167,17 @@ class TrainBatches:
         epoch, position = divmod(number, self._per_epoch[0])
         bucket, rows = _epoch_batches(self._durations, self._config, epoch)[position]
         seconds = self._config.bucket_seconds[bucket]
-        examples = [
-            make_example(
-                self._reader[int(self._clips[row])],
-                self._codec,
-                self._labels,
-                self._config,
-                np.random.Generator(np.random.Philox(key=[self._config.seed + 1, epoch * len(self._durations) + row])),
-                training=True,
-            )
-            for row in rows[self._rows]
-        ]
-        return pad_batch(examples, seconds, self._codec)
+        return pad_batch([self._example(epoch, row) for row in rows[self._rows]], seconds, self._codec)
+
+    def _example(self, epoch: int, row: int) -> dict[str, Any]:
+        """The example of a row, a function of the seed, the epoch and the row. A fade is as long as the row's own clip."""
+        number, clip = epoch * len(self._durations) + row, int(self._clips[row])
+
+        def generator(stream: int) -> np.random.Generator:
+            return np.random.Generator(np.random.Philox(key=[self._config.seed + stream, number]))
+
+        record = self._reader[clip] if self._fader is None else self._fader(self._reader, clip, generator(_FADE_STREAM))
+        return make_example(record, self._codec, self._labels, self._config, generator(1), training=True)
 
 
 class JoinedExamples:
@@ -290,7 +306,7 @@ def make_example(
         if config.tracks:
             known = given_track(config.tracks, record, len(known))
         activation = known[first : first + F, columns]
-        source = int(rng.choice(3, p=config.track_shares)) if training else TRUE_TRACK
+        source = int(rng.choice(len(config.track_shares), p=config.track_shares)) if training else TRUE_TRACK
         if not np.isfinite(activation).all():
             # Nobody says what this face feels: what the voice says is the only guess, and none at all without a diarizer.
             activation, source = np.zeros_like(activation), PREDICTED_TRACK
@@ -307,7 +323,20 @@ def make_example(
             activation=activation,
             track_source=np.int32(source),
         )
+        if training and len(config.track_shares) > EDITED_TRACK:
+            example.update(random_edit(len(waveform) / axes.SAMPLE_RATE, len(labels), rng))
     return example
+
+
+def random_edit(duration: float, num_labels: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """An edit for the training of a clip: edit_target, a label; edit_margin, how far on the target's side of the boundary the
+    embedding is to lie (models.emotion_edit); edit_span, seconds [2] in which it acts, half of the time all of the clip."""
+    start, end = np.sort(rng.uniform(0.0, duration, 2)) if rng.random() < 0.5 else (0.0, duration)
+    return dict(
+        edit_target=np.int32(rng.integers(num_labels)),
+        edit_margin=np.float32(rng.uniform(0.0, LARGEST_EDIT_MARGIN)),
+        edit_span=np.array([start, end], np.float32),
+    )
 
 
 def utterance_label(emotion: np.ndarray, intensity: np.ndarray) -> tuple[int, float]:
@@ -361,7 +390,8 @@ def pad_batch(examples: Sequence[Mapping[str, Any]], seconds: float, codec: Face
       {"speech": waveform [B, S], lengths [B], emotion [B, T] (-1 = unlabelled or padding), intensity [B, T], intensity_mask,
       boundary, boundary_mask, seed [B], with joins or levels also level and level_scale [B, T]} and, with a codec,
       {"face": motion [B, F, R], lips_closed [B, F], num_frames [B], fps [B], template_code [B, Q], activation [B, F, K-1],
-      track_source [B], seed [B]}; the face part has no waveform of its own.
+      track_source [B], seed [B], with edited tracks also edit_target [B], edit_margin [B], edit_span [B, 2]}; the face part has
+      no waveform of its own.
     """
     S = int(round(seconds * axes.SAMPLE_RATE))
     T = axes.num_speech_frames(S)
@@ -406,6 +436,9 @@ def pad_batch(examples: Sequence[Mapping[str, Any]], seconds: float, codec: Face
             track_source=np.array([example["track_source"] for example in examples], np.int32),
             seed=seeds,
         )
+        if "edit_target" in examples[0]:
+            names = ("edit_target", "edit_margin", "edit_span")
+            batch["face"] |= {name: np.stack([example[name] for example in examples]) for name in names}
     return batch
 
 

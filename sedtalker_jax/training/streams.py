@@ -84,9 +84,9 @@ def streams_of(data: ConfigDict, pipeline: ConfigDict) -> tuple[Stream, ...]:
         raise ValueError(f"config.data names {sorted(named) or 'no records'}; expected directory, or speech, face, or both")
     plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in pipeline.to_dict().items()}
     sizes = PipelineConfig(**plain)
-    # Joined utterances have no face: a stream of faces reads its records as they are.
-    whole = dataclasses.replace(sizes, joins=None)
-    return tuple(Stream(PARTS[name], paths, sizes if name == "speech" else whole) for name, paths in named.items())
+    # Joined utterances have no face, and a voice does not fade into another emotion.
+    voices, faces = dataclasses.replace(sizes, cross_fade=None), dataclasses.replace(sizes, joins=None)
+    return tuple(Stream(PARTS[name], paths, voices if name == "speech" else faces) for name, paths in named.items())
 
 
 def _paths(value: str | Sequence[str] | None) -> tuple[str, ...]:

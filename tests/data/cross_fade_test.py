@@ -196,7 +196,7 @@ def test_one_call_fades_a_recording_of_a_reader(space, clips, projections):
 def test_a_share_of_the_rows_fades_and_the_others_are_read_as_they_are(space, clips):
     made = [*clips, record(space, "alone", "happy", 1.0, talk=5)]
     index = RecordIndex.from_rows([index_row(clip) for clip in made])
-    fader = pickle.loads(pickle.dumps(cf.CrossFader(index, space, share=0.3)))
+    fader = pickle.loads(pickle.dumps(cf.CrossFader(index, space, cf.FadeConfig(share=0.3))))
     assert fader.num_rows == 3
     got = [fader(made, row, np.random.default_rng([seed, row])) for seed in range(200) for row in range(4)]
     faded = [clip.get("truth") == "constructed" for clip in got]
