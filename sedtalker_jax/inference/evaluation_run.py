@@ -75,7 +75,7 @@ def evaluate(
         workdir = workdir / f"on-{manifest.get('world') or pathlib.Path(voices[0]).name}"
         workdir.mkdir(exist_ok=True)
     elif voices:
-        _calibrate(model, open_records(voices, "valid"), config.data.valid_clips, workdir)
+        calibrate(model, open_records(voices, "valid"), config.data.valid_clips, workdir)
         fit_edit_dictionary(model, open_records(voices, "train")).save(workdir / EDIT_DICTIONARY)
     info = {
         "step": step,
@@ -137,8 +137,10 @@ def _heard(model: SEDTalker, record: Mapping[str, Any]) -> EmotionTrack | None:
     return model.diarize(record["waveform"])
 
 
-def _calibrate(model: SEDTalker, reader: Sequence[Mapping[str, Any]], num_clips: int, workdir: pathlib.Path) -> None:
-    """Fits the model's temperature on a validation split, sets it and writes calibration.json."""
+def calibrate(
+    model: SEDTalker, reader: Sequence[Mapping[str, Any]], num_clips: int | None, workdir: pathlib.Path
+) -> None:
+    """Fits the model's temperature to the first clips (None: all) of a validation split, sets it, writes calibration.json."""
     model.temperature = 1.0
     model.temperature = fit_temperature(predict(model, _first(reader, num_clips), "diarize valid"))
     temporary = workdir / "calibration.json.tmp"

@@ -70,6 +70,17 @@ class HeardWindow:
         return self.window.start // axes.FRAME_HOP
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _diarize(model: SEDTalkerModel, params, waveforms, lengths):
+    """Logits, intensity and embedding; compiled once for all models of one architecture."""
+
+    def method(model):
+        emotion = model.diarize(model.encode(waveforms, lengths))
+        return emotion.logits, emotion.intensity, emotion.embedding
+
+    return model.apply({"params": params}, method=method)
+
+
 class SEDTalker:
     """Diarizer, animator and editor of one checkpoint.
 
@@ -157,7 +168,7 @@ class SEDTalker:
                 filled = batch + batch[:1] * (batch_size - len(batch))
                 # Padded only when their turn comes: an hour of windows at once would take more room than the hour itself.
                 padded, lengths = zip(*(self._window(waveforms[row], window) for row, _, window in filled), strict=True)
-                result = jax.device_get(self._diarize(self.params, jnp.concatenate(padded), jnp.concatenate(lengths)))
+                result = jax.device_get(_diarize(self.model, self.params, jnp.concatenate(padded), jnp.concatenate(lengths)))
                 for place, (row, number, window) in enumerate(batch):
                     frames = axes.num_speech_frames(window.stop - window.start)
                     heard[row][number] = HeardWindow(window, *(np.asarray(part[place, :frames]) for part in result))
@@ -344,17 +355,6 @@ class SEDTalker:
             template = load_template(template)
         check_topology(template, space.topology, space.num_vertices, space.faces)
         return template
-
-    @functools.cached_property
-    def _diarize(self):
-        def run(params, waveforms, lengths):
-            def method(model):
-                emotion = model.diarize(model.encode(waveforms, lengths))
-                return emotion.logits, emotion.intensity, emotion.embedding
-
-            return self.model.apply({"params": params}, method=method)
-
-        return jax.jit(run)
 
     @functools.cached_property
     def read_embedding(self):
