@@ -17,9 +17,10 @@ from sedtalker_jax.data.world.clock import SAMPLE_RATE
 from sedtalker_jax.data.world.prosody import STATISTICS, normalise_by_voice, prosody_track
 from sedtalker_jax.data.world.rules import Rules
 from sedtalker_jax.emotion.labels import CANONICAL
+from sedtalker_jax.errors import UserError
 
 SUBSET = "calibration"
-_VOICES, _TAKES = 32, 4
+_VOICES, _TAKES, _FOLDS = 96, 4, 8
 MapFunction = Callable[..., Any]
 """WorldPool.map: (function, jobs, title) -> results in order."""
 
@@ -27,11 +28,17 @@ MapFunction = Callable[..., Any]
 def calibration_rules(rules: Rules, full_intensity: bool = False) -> Rules:
     """The rules with a subset in which every voice says every emotion; at full intensity if asked.
 
-    The voices are the first training voices: calibration never sees a test voice.
+    The voices are the first _VOICES training voices, or as many as the largest subset has: calibration never sees a test voice.
+
+    Raises:
+      UserError: no subset has two training voices, so that nothing can be cross-validated by voice.
     """
+    voices = min(_VOICES, max(int(subset["voices"]["train"]) for subset in rules["subsets"].values()))
+    if voices < 2:
+        raise UserError(f"{rules.path}: calibration needs two training voices or more in a subset; raise voices.train of one")
     table = dict(rules.table)
     any_subset = next(iter(rules["subsets"].values()))
-    calibration = {**any_subset, "voices": {"train": _VOICES, "valid": 1, "test": 1}, "clips": any_subset["clips"]}
+    calibration = {**any_subset, "voices": {"train": voices, "valid": 1, "test": 1}}
     table["subsets"] = {**rules["subsets"], SUBSET: calibration}
     if full_intensity:
         table["timeline"] = {**rules["timeline"], "intensity": [1.0, 1.0]}
@@ -40,7 +47,7 @@ def calibration_rules(rules: Rules, full_intensity: bool = False) -> Rules:
 
 def single_emotion_statistics(world: World, index: int) -> tuple[np.ndarray, str, int, np.ndarray]:
     """(seven statistics, voice, label, true parameters averaged over the clip) of calibration clip `index`."""
-    label = index // _VOICES % len(CANONICAL)
+    label = index // len(world.voices["train"]) % len(CANONICAL)
     clip = speak(world, plan_clip(world, "train", index, single_label=label))
     times = np.arange(0.0, clip.duration_s, 0.1)
     parameters = clip.plan.delivery.parameters(clip.curve, times).mean(axis=0)
@@ -50,7 +57,14 @@ def single_emotion_statistics(world: World, index: int) -> tuple[np.ndarray, str
 
 @dataclass(frozen=True)
 class Observer:
-    """An ideal observer's result: accuracies in [0, 1], its confusion [K, K] in counts, importance of each statistic."""
+    """An ideal observer's result.
+
+    Attributes:
+      accuracy: in [0, 1], of the forest that knows the voice; `interval` its 95% bootstrap interval over voices.
+      without_voice, true_parameters: accuracies of the forests that don't know the voice, or know the true prosody.
+      confusion: [K, K] counts, truth by row.
+      importance: of each statistic; they sum to 1.
+    """
 
     accuracy: float
     interval: tuple[float, float]
@@ -58,10 +72,18 @@ class Observer:
     true_parameters: float
     confusion: np.ndarray
     importance: dict[str, float]
+    num_voices: int
     num_clips: int
 
+    @property
+    def recall(self) -> dict[str, float]:
+        """Share of each emotion's clips that are told right."""
+        return dict(zip(CANONICAL, (self.confusion.diagonal() / self.confusion.sum(axis=1)).tolist(), strict=True))
 
-def ideal_observer(map_clips: MapFunction, title: str | None = None, takes: int = _TAKES, trees: int = 300) -> Observer:
+
+def ideal_observer(
+    map_clips: MapFunction, num_voices: int, title: str | None = None, takes: int = _TAKES, trees: int = 300
+) -> Observer:
     """A random forest on the seven voice-normalised statistics of single-emotion clips, eight balanced classes.
 
     Cross-validated by voice. The interval is a 95% bootstrap over voices. Beside it: the same forest without knowing the
@@ -69,13 +91,15 @@ def ideal_observer(map_clips: MapFunction, title: str | None = None, takes: int 
 
     Args:
       map_clips: a map over worlds of calibration_rules, subset SUBSET.
+      num_voices: training voices of that subset.
+      title: stands before the progress bar; None shows none.
       takes: clips per voice and emotion.
-      trees: of the forest.
+      trees: of each forest.
     """
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.model_selection import GroupKFold, cross_val_predict
 
-    jobs = [(index,) for index in range(takes * _VOICES * len(CANONICAL))]
+    jobs = [(index,) for index in range(takes * num_voices * len(CANONICAL))]
     rows = list(map_clips(single_emotion_statistics, jobs, title))
     statistics = np.stack([row[0] for row in rows])
     voices = np.array([row[1] for row in rows])
@@ -84,7 +108,7 @@ def ideal_observer(map_clips: MapFunction, title: str | None = None, takes: int 
 
     def predict(features: np.ndarray) -> np.ndarray:
         forest = RandomForestClassifier(trees, min_samples_leaf=2, random_state=0)
-        return cross_val_predict(forest, features, labels, groups=voices, cv=GroupKFold(8))
+        return cross_val_predict(forest, features, labels, groups=voices, cv=GroupKFold(min(_FOLDS, num_voices)))
 
     normalised = normalise_by_voice(statistics, voices)
     predicted = predict(normalised)
@@ -102,6 +126,7 @@ def ideal_observer(map_clips: MapFunction, title: str | None = None, takes: int 
         true_parameters=float((predict(truth) == labels).mean()),
         confusion=confusion,
         importance=dict(zip(STATISTICS, forest.feature_importances_.tolist(), strict=True)),
+        num_voices=len(per_voice),
         num_clips=len(rows),
     )
 

@@ -194,14 +194,17 @@ def _markdown(report: dict[str, Any]) -> str:
         f"# World {report['world']} {report['world_hash']}",
         "",
         "Ideal observer: random forest on seven prosody statistics of single-emotion clips, eight balanced classes, "
-        f"cross-validated by voice, {mixed['num_clips']} clips each. Chance is 12.5%. People reach 40.9% on CREMA-D's audio "
-        "(six classes; Cao et al. 2014).",
+        f"cross-validated by voice, {mixed['num_clips']} clips of {mixed['num_voices']} training voices each. Chance is 12.5%. "
+        "People reach 40.9% on CREMA-D's audio (six classes; Cao et al. 2014).",
         "",
         "| intensity | voice known (95% interval over voices) | voice unknown | true prosody parameters |",
         "|---|---|---|---|",
         row("mixed", mixed),
         row("full", full),
         "",
+        "- Told right at mixed intensity, by emotion: "
+        + ", ".join(f"{label} {100 * share:.0f}%" for label, share in sorted(mixed["recall"].items(), key=lambda item: item[1]))
+        + ".",
         f"- Joins: balanced accuracy {100 * joins['balanced_accuracy']:.1f}% at telling a change from none by the 100 ms round "
         f"{joins['joins']} joins, {100 * joins['changed']:.0f}% of them with a change (goal: at most 55%).",
         f"- Speech and expression do not add: the best additive model leaves {100 * additive['mouth']:.0f}% of the "
@@ -241,7 +244,8 @@ def make_report(
     for name in ("mixed", "full"):
         own = calibration.calibration_rules(rules, full_intensity=name == "full")
         with WorldPool(workers, own, calibration.SUBSET) as pool:
-            observers[name] = calibration.ideal_observer(pool.map, f"{name} intensity" if show else None, takes)
+            num_voices = own["subsets"][calibration.SUBSET]["voices"]["train"]
+            observers[name] = calibration.ideal_observer(pool.map, num_voices, f"{name} intensity" if show else None, takes)
     subset = "full" if "full" in rules["subsets"] else next(iter(rules["subsets"]))
     clips = min(clips, rules["subsets"][subset]["clips"]["train"])
     jobs = [("train", index) for index in range(clips)]
@@ -260,8 +264,10 @@ def make_report(
                 "interval": observer.interval,
                 "without_voice": observer.without_voice,
                 "true_parameters": observer.true_parameters,
+                "recall": observer.recall,
                 "importance": observer.importance,
                 "confusion": observer.confusion.tolist(),
+                "num_voices": observer.num_voices,
                 "num_clips": observer.num_clips,
             }
             for name, observer in observers.items()

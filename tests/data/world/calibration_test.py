@@ -1,35 +1,44 @@
+import dataclasses
+from collections import Counter
+
 import numpy as np
 import pytest
 
 from sedtalker_jax.data.world import calibration, report
 from sedtalker_jax.data.world.clip import World, plan_clip, speak
 from sedtalker_jax.data.world.rules import load_rules
+from sedtalker_jax.errors import UserError
 
 RULES = load_rules("configs/world_rules.toml")
 
 
-def rows(separation, seed=0):
+VOICES = 32
+
+
+def rows(separation, num_voices=VOICES, seed=0):
     """What single_emotion_statistics would return if the classes lay `separation` standard deviations apart."""
     rng = np.random.default_rng(seed)
     centres = separation * rng.standard_normal((8, 7))
-    voices = 10.0 * rng.standard_normal((32, 7))
+    voices = 10.0 * rng.standard_normal((num_voices, 7))
 
     def map_clips(function, jobs, title=None):
         for (index,) in jobs:
-            label, voice = index // 32 % 8, index % 32
+            label, voice = index // num_voices % 8, index % num_voices
             yield centres[label] + voices[voice] + rng.standard_normal(7), f"voice {voice}", label, centres[label]
 
     return map_clips
 
 
 def test_the_observer_knows_clear_classes_and_guesses_at_noise():
-    clear = calibration.ideal_observer(rows(3.0), takes=1, trees=30)
-    noise = calibration.ideal_observer(rows(0.0), takes=1, trees=30)
+    clear = calibration.ideal_observer(rows(3.0), VOICES, takes=1, trees=30)
+    noise = calibration.ideal_observer(rows(0.0), VOICES, takes=1, trees=30)
     assert clear.accuracy > 0.9 and clear.interval[0] > 0.85
     assert clear.accuracy > clear.without_voice + 0.1, "normalising by voice must help where voices differ"
     assert clear.true_parameters > 0.95
     assert abs(noise.accuracy - 0.125) < 0.08
-    assert clear.confusion.sum() == clear.num_clips == 256
+    assert clear.confusion.sum() == clear.num_clips == 8 * VOICES and clear.num_voices == VOICES
+    assert min(clear.recall.values()) > 0.7
+    assert np.mean(list(clear.recall.values())) == pytest.approx(clear.accuracy)  # the classes are balanced
 
 
 def test_the_join_test_finds_a_planted_sign_and_nothing_else():
@@ -52,11 +61,46 @@ def test_calibration_rules_change_only_what_they_must():
     assert own["expression"] == RULES["expression"]
 
 
+def only_tiny(train_voices):
+    """World A's rules with no other subset than the smallest, and that one with so many training voices."""
+    tiny = RULES["subsets"]["tiny"]
+    tiny = {**tiny, "voices": {**tiny["voices"], "train": train_voices}}
+    return dataclasses.replace(RULES, table={**RULES.table, "subsets": {"tiny": tiny}})
+
+
+def test_calibration_takes_96_training_voices_or_what_there_is():
+    assert calibration.calibration_rules(RULES)["subsets"][calibration.SUBSET]["voices"]["train"] == 96
+    assert calibration.calibration_rules(only_tiny(3))["subsets"][calibration.SUBSET]["voices"]["train"] == 3
+    with pytest.raises(UserError, match="two training voices"):
+        calibration.calibration_rules(only_tiny(1))
+    few = calibration.ideal_observer(rows(3.0, 3), 3, takes=8, trees=10)
+    assert (few.num_voices, few.num_clips) == (3, 3 * 8 * 8)
+
+
+def test_every_training_voice_says_every_emotion_once_a_take(monkeypatch):
+    said = Counter()
+
+    class PlannedError(Exception):
+        """Who says what is known; the saying is not needed."""
+
+    def plan(world, split, index, single_label):
+        said[plan_clip(world, split, index, single_label).voice.name, single_label] += 1
+        raise PlannedError
+
+    monkeypatch.setattr(calibration, "plan_clip", plan)
+    world = World(calibration.calibration_rules(only_tiny(5)), calibration.SUBSET)
+    for index in range(2 * 5 * 8):
+        with pytest.raises(PlannedError):
+            calibration.single_emotion_statistics(world, index)
+    assert len(said) == 5 * 8 and set(said.values()) == {2}
+    assert all(voice.startswith("train-") for voice, _ in said)
+
+
 def test_measures_of_real_clips():
     pytest.importorskip("espeakng_loader", reason="the world speaks with espeakng-loader (requirements-world.txt)")
     world = World(calibration.calibration_rules(RULES), calibration.SUBSET)
     try:
-        statistics, voice, label, _ = calibration.single_emotion_statistics(world, 32 * 3)
+        statistics, voice, label, _ = calibration.single_emotion_statistics(world, 96 * 3)
         assert label == 3 and voice.startswith("train-") and np.isfinite(statistics).all()
         for index in range(10):
             windows = calibration.join_windows(world, "train", index)
