@@ -72,7 +72,7 @@ def evaluate(
     if world_hash != meta["world_hash"]:
         if not (workdir / "calibration.json").exists():
             raise UserError(f"{workdir} has no calibration.json yet: evaluate on the data that it was trained on first")
-        workdir = workdir / f"on-{manifest.get('world') or pathlib.Path(voices[0]).name}"
+        workdir = workdir / f"on-{manifest.get('world') or pathlib.Path((voices or faces)[0]).name}"
         workdir.mkdir(exist_ok=True)
     elif voices:
         calibrate(model, open_records(voices, "valid"), config.data.valid_clips, workdir)
@@ -120,6 +120,8 @@ def evaluate(
         report.save_figure(figure, workdir / "plots" / f"{name}.png")
     report.write_report(workdir / "report.html", f"sedtalker_jax: {workdir}", list(tables.values()), figures, info)
     save_audio(workdir / "speech.wav", example["waveform"])
+    # No number without the data that it belongs to; recorded corpora have no world.
+    print(f"\n{split} split of world {world_hash or '-'}, model of step {step} trained on world {meta['world_hash'] or '-'}")
     for table in tables.values():
         print("\n" + table.plain())
     print(f"\n{workdir}: metrics.json, report.html, plots/ and speech.wav ({example['id']}) written")
@@ -137,9 +139,7 @@ def _heard(model: SEDTalker, record: Mapping[str, Any]) -> EmotionTrack | None:
     return model.diarize(record["waveform"])
 
 
-def calibrate(
-    model: SEDTalker, reader: Sequence[Mapping[str, Any]], num_clips: int | None, workdir: pathlib.Path
-) -> None:
+def calibrate(model: SEDTalker, reader: Sequence[Mapping[str, Any]], num_clips: int | None, workdir: pathlib.Path) -> None:
     """Fits the model's temperature to the first clips (None: all) of a validation split, sets it, writes calibration.json."""
     model.temperature = 1.0
     model.temperature = fit_temperature(predict(model, _first(reader, num_clips), "diarize valid"))
