@@ -286,15 +286,21 @@ class RunPlan:
     """What train.py prints before it starts: sizes a person wants to check first."""
 
     parameters: dict[str, int]
+    fading: tuple[int, int] | None = None
 
     @classmethod
     def of(cls, experiment: Experiment) -> RunPlan:
-        """Counts parameters per part, by shapes only."""
+        """Counts parameters per part, by shapes only, and the faces that can fade where they are to."""
         state = jax.eval_shape(experiment.create_state)
         counts = {name: sum(x.size for x in jax.tree.leaves(part)) for name, part in state.params.items()}
         frozen = sum(x.size for x in jax.tree.leaves(state.frozen))
-        return cls(counts | ({"frozen": frozen} if frozen else {}))
+        fading = next((count for stream in experiment.streams if (count := stream.fading_clips()) is not None), None)
+        return cls(counts | ({"frozen": frozen} if frozen else {}), fading)
 
     def __str__(self) -> str:
         parts = ", ".join(f"{name} {count:,}" for name, count in sorted(self.parameters.items()))
-        return f"parameters: {sum(self.parameters.values()):,} ({parts})"
+        lines = [f"parameters: {sum(self.parameters.values()):,} ({parts})"]
+        if self.fading is not None:
+            can, of = self.fading
+            lines.append(f"cross-fades: {can:,} of {of:,} faces can go from one expression to another")
+        return "\n".join(lines)

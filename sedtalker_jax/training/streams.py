@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from sedtalker_jax.data.cross_fade import same_recording
 from sedtalker_jax.data.face_codec import FaceCodec
 from sedtalker_jax.data.mixing import open_records
 from sedtalker_jax.data.pipeline import Batch, PipelineConfig, TrainBatches, iterate, make_example, pad_batch
@@ -64,6 +65,13 @@ class Stream:
             batch = pad_batch(rows + [rows[0]] * (size - len(rows)), self.pipeline.max_seconds, codec)
             batches.append(self._take(_without_rows_after(batch, len(rows))))
         return batches
+
+    def fading_clips(self) -> tuple[int, int] | None:
+        """(training faces with several expressions of their recording, all training faces); None where nothing is to fade."""
+        if "face" not in self.parts or self.pipeline.cross_fade is None:
+            return None
+        index = open_records(self.directories, "train", decode_audio=False).index()
+        return sum(len(rows) for rows in same_recording(index)), len(index)
 
     def _take(self, batch: Batch) -> Batch:
         """The parts that this stream feeds. A face without a speech part brings its own sound."""

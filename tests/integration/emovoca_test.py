@@ -5,8 +5,14 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
+from configs.world_experiment import LABELS
+from sedtalker_jax.data.cross_fade import FadeConfig
+from sedtalker_jax.data.face_codec import FaceCodec
+from sedtalker_jax.data.pipeline import PipelineConfig
+from sedtalker_jax.training.streams import Stream
 from tests.data.faces import trees
 
 CONFIG = """
@@ -22,6 +28,7 @@ def get_config(arg=""):
     config.model.diarizer = None  # the voice is neutral: there is nothing to hear
     config.model.animator.backbone.update(pattern="A", scan_implementation="reference")
     config.pipeline.update(max_seconds=1.0, bucket_seconds=(1.0,))
+    config.pipeline.cross_fade = dict(share=1.0, margin=0.3)
     return config.lock()
 """
 
@@ -30,7 +37,7 @@ def run(*command):
     environment = dict(os.environ, JAX_PLATFORMS="cpu")
     done = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=environment, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+    return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +47,24 @@ def mesh(request):
         return request.getfixturevalue("samples")
     except pytest.skip.Exception:
         return None
+
+
+def _assert_faces_change(records, workdir):
+    """The batches of that run hold faces whose emotion moves."""
+    pipeline = PipelineConfig(
+        batch_size=4,
+        max_seconds=1.0,
+        bucket_seconds=(1.0,),
+        track_shares=(1.0, 0.0, 0.0),
+        cross_fade=FadeConfig(1.0, margin=0.3),
+    )
+    stream = Stream(("face",), (str(records),), pipeline)
+    changes = [
+        np.ptp(batch["face"]["activation"][row, :frames], axis=0).max()
+        for batch in stream.train_batches(FaceCodec.load(workdir), LABELS, 0, 3)
+        for row, frames in enumerate(batch["face"]["num_frames"])
+    ]
+    assert min(changes) > 0.2
 
 
 def test_from_official_files_to_scores(mesh, tmp_path):
@@ -52,10 +77,13 @@ def test_from_official_files_to_scores(mesh, tmp_path):
     assert "train 12, valid 6, test 6 clips" in said
     (tmp_path / "config.py").write_text(CONFIG.format(records=str(out)))
     arguments = (f"--config={tmp_path / 'config.py'}", f"--workdir={tmp_path / 'run'}")
-    run("train.py", *arguments)
+    planned = run("train.py", *arguments)
+    # Every recording has two levels of one expression, and VOCASET's neutral face.
+    assert "12 of 12 faces can go from one expression to another" in planned
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     losses = [line["train/loss/total"] for line in lines if "train/loss/total" in line]
     assert len(losses) == 2 and all(0 < loss < 100 for loss in losses)
     run("evaluate.py", *arguments, "--max_clips=2")
+    _assert_faces_change(out, tmp_path / "run")
     scores = (tmp_path / "run" / "metrics.json").read_text()
     assert "lip_vertex_error_mm2" in scores and "NaN" not in scores
