@@ -246,10 +246,10 @@ def write_report(
         images += f"<figure><img alt='{shown}' src='data:image/png;base64,{picture}'><figcaption>{shown}</figcaption></figure>"
     body = f"<h1>{html.escape(title)}</h1><dl>{facts}</dl>{''.join(table.html() for table in tables)}{images}"
     page = f"<!doctype html>\n<html lang='en'><head><meta charset='utf-8'><title>{html.escape(title)}</title>"
-    write_text(path, f"{page}<style>{_STYLE}</style></head><body>{body}</body></html>\n")
+    write_text(path, f"{page}<style>{PAGE_STYLE}</style></head><body>{body}</body></html>\n")
 
 
-_STYLE = (
+PAGE_STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;color:#202124;max-width:1080px;margin:2em auto;padding:0 1em}"
     "table{border-collapse:collapse;margin:1.5em 0;font-variant-numeric:tabular-nums;display:block;overflow-x:auto}"
     "caption{text-align:left;font-weight:600;padding:.3em 0}"

@@ -13,7 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sedtalker_jax.errors import UserError
+from sedtalker_jax.evaluation.claims import verdicts
 from sedtalker_jax.evaluation.claims.areas import all_jobs
+from sedtalker_jax.evaluation.claims.readme import effect, write_readme
+from sedtalker_jax.evaluation.claims.report import write_page
 from sedtalker_jax.evaluation.claims.runner import Runner, end_with_parent, finished, perform, seed_of, select
 from sedtalker_jax.evaluation.claims.settings import Settings
 
@@ -46,6 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="jobs at a time (default: %(default)s)")
     parser.add_argument("--smoke", action="store_true", help="tiny models and a few steps: tries everything out in minutes")
     parser.add_argument("--list", action="store_true", help="print the jobs, whether they are done, and stop")
+    parser.add_argument("--write-readme", metavar="README.md", help="put the table into this file and claims.json into docs/")
     parser.add_argument("--job", metavar="NAME", help=argparse.SUPPRESS)
     return parser
 
@@ -88,7 +92,16 @@ def _all_jobs(arguments: argparse.Namespace) -> int:
             print(f"{'done' if finished(arguments.out, job) else f'{job.expected_s:.0f} s':>8}  {job.name}")
         return 0
     settings.store()
+    verdicts.keep_protocol(arguments.out)
     outcome = Runner(arguments.out, jobs, COMMAND, arguments.workers).run(60 * arguments.budget_minutes)
+    found = verdicts.results(arguments.out)
+    verdicts.write_claims_json(arguments.out / verdicts.CLAIMS_JSON, found)
+    write_page(arguments.out / "report.html", arguments.out, found)
+    if arguments.write_readme:
+        write_readme(arguments.write_readme, found)
+    for claim in found["claims"]:
+        print(f"{claim['verdict']:>13}  {effect(claim):>28}  {claim['name']}")
+    print(f"see {arguments.out / 'report.html'}", file=sys.stderr)
     return 1 if outcome.failed else 0
 
 

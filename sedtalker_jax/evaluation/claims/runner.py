@@ -63,7 +63,7 @@ def select(jobs: Sequence[Job], only: Sequence[str] = ()) -> list[Job]:
 
 
 def finished(directory: Path, job: Job) -> dict[str, Any] | None:
-    """What a finished job left: seconds, commit, versions; None while it has not finished."""
+    """What a finished job left: seconds, names of required jobs, commit, version of jax; None while it has not finished."""
     try:
         return json.loads((directory / job.name / FINISHED).read_text())
     except FileNotFoundError:
@@ -76,7 +76,12 @@ def perform(job: Job, directory: Path) -> None:
     place = directory / job.name
     place.mkdir(parents=True, exist_ok=True)
     job.run(place)
-    left = {"seconds": round(time.monotonic() - start, 1), "commit": commit(), "jax": importlib.metadata.version("jax")}
+    left = {
+        "seconds": round(time.monotonic() - start, 1),
+        "requires": list(job.requires),
+        "commit": commit(),
+        "jax": importlib.metadata.version("jax"),
+    }
     write_text(place / FINISHED, json.dumps(left) + "\n")
 
 

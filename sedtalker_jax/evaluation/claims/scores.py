@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from sedtalker_jax.emotion.formats import replace_when_complete
 from sedtalker_jax.errors import UserError
+from sedtalker_jax.evaluation.claims.jobs import FINISHED
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -80,6 +81,11 @@ def _listed(values) -> list[float | None]:
     return [None if not np.isfinite(value) else float(value) for value in np.asarray(values, np.float64)]
 
 
-def load_scores(directory: str | os.PathLike) -> list[ArmScores]:
-    """All scores below a directory of claims, in a fixed order."""
-    return [ArmScores.load(path) for path in sorted(Path(directory).glob("**/scores/*.json"))]
+def load_scores(directory: str | os.PathLike) -> dict[str, list[ArmScores]]:
+    """Name of each finished job below a directory of claims -> what it scored, in a fixed order."""
+    root, found = Path(directory), {}
+    for path in sorted(root.glob("seed*/**/scores/*.json")):
+        job = path.parents[1]
+        if (job / FINISHED).exists():
+            found.setdefault(str(job.relative_to(root)), []).append(ArmScores.load(path))
+    return found

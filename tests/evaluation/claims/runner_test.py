@@ -31,7 +31,7 @@ def run(out, *flags):
 
 
 def results(out):
-    return [(s.seed, s.arm, s.clips, s.voices, s.measures["error"].tolist()) for s in load_scores(out)]
+    return [(s.seed, s.arm, s.clips, s.voices, s.measures["error"].tolist()) for own in load_scores(out).values() for s in own]
 
 
 def test_seeds_come_one_after_the_other_and_requirements_first():
