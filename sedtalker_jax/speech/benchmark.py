@@ -3,7 +3,11 @@
 Both sides run in turn in one process, so that noise of the machine meets both; the numbers are medians after warm-up. Forward
 gives all hidden states; forward+backward takes the gradient of a sum of squares of the last state for every parameter, without
 dropout. Model FLOPs count the matrix products and convolutions of the forward pass (twice as much again for backward);
-MFU divides by the peak that --peak-tflops names, as no peak is known for a CPU. Needs PyTorch.
+MFU divides by the peak that --peak-tflops names, as no peak is known for a CPU. Memory is by how much a call makes the process
+grow, beyond the parameters. Needs PyTorch.
+
+On a machine that others use too, --threads 1 and the ratio of CPU times say most: threads that wait for each other lose far
+more wall time than the others take, and some wait by spinning.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import resource
+import os
 import statistics
 import tempfile
 import time
@@ -25,6 +29,7 @@ from sedtalker_jax.axes import SAMPLE_RATE
 from sedtalker_jax.speech.config import SpeechEncoderConfig
 from sedtalker_jax.speech.parity import SIZES, import_torch, random_torch_model
 from sedtalker_jax.speech.pretrained import load_pretrained_encoder
+from sedtalker_jax.speech.resident_memory import peak_rise
 
 
 def forward_flops(config: SpeechEncoderConfig, num_samples: int) -> int:
@@ -40,8 +45,8 @@ def forward_flops(config: SpeechEncoderConfig, num_samples: int) -> int:
     return 2 * (total + config.num_hidden_layers * per_layer)
 
 
-def measure(name: str, seconds: float, repeats: int, backward: bool, bfloat16: bool) -> dict[str, float | str]:
-    """Median seconds of both sides for one clip and what follows from them."""
+def measure(name: str, seconds: float, repeats: int, backward: bool, bfloat16: bool) -> dict[str, float | str | None]:
+    """Medians of both sides for one clip and what follows from them."""
     torch = import_torch()
     model = random_torch_model(SIZES[name])
     with tempfile.TemporaryDirectory() as folder:
@@ -74,8 +79,7 @@ def measure(name: str, seconds: float, repeats: int, backward: bool, bfloat16: b
         if accelerator:
             torch.cuda.synchronize()
 
-    our_times, their_times = _alternate(ours, theirs, repeats)
-    our_median, their_median = statistics.median(our_times), statistics.median(their_times)
+    (our_median, our_cpu), (their_median, their_cpu) = _alternate(ours, theirs, repeats=repeats)
     flops = forward_flops(encoder.config, waveform.shape[1]) * (3 if backward else 1)
     result = {
         "model": name,
@@ -85,26 +89,41 @@ def measure(name: str, seconds: float, repeats: int, backward: bool, bfloat16: b
         "ours_s": our_median,
         "torch_s": their_median,
         "speed_over_torch": their_median / our_median,
+        "cpu_speed_over_torch": their_cpu / our_cpu,
         "real_time_factor": our_median / seconds,
         "gflops_per_s": flops / our_median / 1e9,
         "compile_s": compile_s,
-        "process_peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
         "device": jax.devices()[0].device_kind,
     }
+    if accelerator:
+        memory = compiled.memory_analysis()
+        our_rise = memory.temp_size_in_bytes + memory.output_size_in_bytes
+        torch.cuda.reset_peak_memory_stats()
+        standing = torch.cuda.memory_allocated()
+        theirs()
+        their_rise = torch.cuda.max_memory_allocated() - standing
+    else:
+        our_rise, their_rise = peak_rise(ours), peak_rise(theirs)
+    result |= {"ours_gib": _gib(our_rise), "torch_gib": _gib(their_rise)}
     del model, params, compiled
     gc.collect()
     return result
 
 
-def _alternate(ours: Callable[[], None], theirs: Callable[[], None], repeats: int) -> tuple[list[float], list[float]]:
-    times: tuple[list[float], list[float]] = ([], [])
+def _gib(size: int | None) -> float | None:
+    return None if size is None else size / 2**30
+
+
+def _alternate(*sides: Callable[[], None], repeats: int) -> list[tuple[float, float]]:
+    """Median seconds by the clock and of CPU time, of each side."""
+    times: list[list[tuple[float, float]]] = [[] for _ in sides]
     for run in range(repeats + 1):
-        for function, collected in zip((ours, theirs), times, strict=True):
-            started = time.perf_counter()
-            function()
+        for side, collected in zip(sides, times, strict=True):
+            wall, cpu = time.perf_counter(), time.process_time()
+            side()
             if run:  # The first run warms up.
-                collected.append(time.perf_counter() - started)
-    return times
+                collected.append((time.perf_counter() - wall, time.process_time() - cpu))
+    return [tuple(statistics.median(column) for column in zip(*collected, strict=True)) for collected in times]
 
 
 def main() -> None:
@@ -115,11 +134,13 @@ def main() -> None:
     parser.add_argument("--passes", nargs="+", default=["forward", "backward"], choices=["forward", "backward"])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--bfloat16", action="store_true")
-    parser.add_argument("--threads", type=int, default=0, help="PyTorch's threads; 0 = its own choice")
+    parser.add_argument("--threads", type=int, default=0, help="cores for both sides; 0 = all")
     parser.add_argument("--peak-tflops", type=float, default=0.0, help="peak of the device, for MFU")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     if arguments.threads:
+        # XLA sizes its pool by the cores that the process may use when the first computation starts.
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-arguments.threads :])
         import_torch().set_num_threads(arguments.threads)
     for name in arguments.models:
         for seconds in arguments.seconds:
@@ -133,11 +154,12 @@ def main() -> None:
 
 def _row(result: dict) -> str:
     mfu = f"  MFU {result['mfu']:.1%}" if "mfu" in result else ""
+    memory = "" if result["ours_gib"] is None else f"  memory {result['ours_gib']:.2f} / {result['torch_gib']:.2f} GiB"
     return (
         f"{result['model']:<20} {result['clip_s']:>5.0f} s  {result['pass']:<17} ours {result['ours_s'] * 1e3:>8.0f} ms  "
         f"torch {result['torch_s'] * 1e3:>8.0f} ms  {result['speed_over_torch']:>5.2f}x  "
-        f"RTF {result['real_time_factor']:.3f}  {result['gflops_per_s']:.0f} GFLOP/s  "
-        f"compile {result['compile_s']:.0f} s  peak {result['process_peak_gib']:.1f} GiB{mfu}"
+        f"CPU time {result['cpu_speed_over_torch']:.2f}x  RTF {result['real_time_factor']:.3f}  "
+        f"{result['gflops_per_s']:.0f} GFLOP/s  compile {result['compile_s']:.0f} s{memory}{mfu}"
     )
 
 

@@ -50,7 +50,7 @@ def encode_long(
 
     Args:
       encoder, params: as `load_pretrained_encoder` gives them.
-      waveform: float [S] at 16 kHz; a memory map will do.
+      waveform: float [S] at 16 kHz; a memory map will do. Beside it, memory is that of one window.
       window_s: seconds whose frames each window yields.
       context_s: seconds of sound before and after that each window also sees.
       return_hidden_states: yield all layers.
@@ -81,6 +81,8 @@ def encode_long(
         sound = waveform[first * hop : len(waveform) if last == total else (last - 1) * hop + receptive_field]
         piece[0, : len(sound)] = (sound - mean) * scale
         output = _encode(plain, return_hidden_states, params, piece, np.array([len(sound)]))
+        # A caller that doesn't read its windows would otherwise queue all of them, each with its buffers.
+        jax.block_until_ready(output)
         kept = slice(start - first, min(start + window, total) - first)
         states = output.hidden_states[:, 0, kept] if return_hidden_states else None
         yield EncodedWindow(start, output.last_hidden_state[0, kept], states)
