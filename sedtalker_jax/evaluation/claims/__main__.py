@@ -15,7 +15,7 @@ from pathlib import Path
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.evaluation.claims import verdicts
 from sedtalker_jax.evaluation.claims.areas import all_jobs
-from sedtalker_jax.evaluation.claims.readme import effect, write_readme
+from sedtalker_jax.evaluation.claims.documents import effect, write_readme
 from sedtalker_jax.evaluation.claims.report import write_page
 from sedtalker_jax.evaluation.claims.runner import Runner, end_with_parent, finished, perform, seed_of, select
 from sedtalker_jax.evaluation.claims.settings import Settings

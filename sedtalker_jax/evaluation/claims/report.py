@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from sedtalker_jax.emotion.formats import write_text
 from sedtalker_jax.evaluation import report
-from sedtalker_jax.evaluation.claims import readme
+from sedtalker_jax.evaluation.claims import documents
 from sedtalker_jax.evaluation.claims.runner import seed_of
 from sedtalker_jax.evaluation.claims.verdicts import DOES_NOT_HOLD, HOLDS, NOT_TESTED
 
@@ -76,7 +76,7 @@ def forest_figure(claims: Sequence[Mapping[str, Any]]) -> Figure:
         for bound in marked:
             axes.axvline(bound, color="#5f6368", linewidth=0.9, linestyle="--")
         axes.set_xlim(left, right)
-        axes.set_yticks(range(len(rows)), [readme.arms(claim) for claim in rows])
+        axes.set_yticks(range(len(rows)), [documents.arms(claim) for claim in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.tick_params(labelsize=8)
         word = {"difference": "difference of ", "ratio": "ratio of ", "value": ""}[quantity]
@@ -168,8 +168,8 @@ def _verdict_table(found: Mapping[str, Any]) -> str:
         cost = "" if claim["cost_minutes"] is None else f"{claim['cost_minutes']:.0f}"
         cells = (
             f"{statement}<br><small>{html.escape(claim['source'])}</small>",
-            html.escape(readme.arms(claim)),
-            readme.effect(claim),
+            html.escape(documents.arms(claim)),
+            documents.effect(claim),
         )
         cells += (claim["goal"], p, verdict, cost)
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
@@ -189,7 +189,7 @@ def _arm_table(arms: Mapping[str, Mapping[str, Any]]) -> str:
     measures = list(dict.fromkeys(measure for scores in arms.values() for measure in scores))
     rows = []
     for measure in measures:
-        cells = [readme.effect({"effect": scores.get(measure)}) for scores in arms.values()]
+        cells = [documents.effect({"effect": scores.get(measure)}) for scores in arms.values()]
         rows.append([measure, *cells])
     return _table("All scores, with 95% intervals", list(arms), rows)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sedtalker_jax.errors import UserError
-from sedtalker_jax.evaluation.claims import protocol, readme, report, verdicts
+from sedtalker_jax.evaluation.claims import documents, protocol, report, verdicts
 from sedtalker_jax.evaluation.claims.jobs import FINISHED
 from sedtalker_jax.evaluation.claims.protocol import CLAIMS, Claim
 from sedtalker_jax.evaluation.claims.scores import ArmScores, load_scores
@@ -158,20 +158,20 @@ def test_a_claim_that_was_changed_after_the_start_is_marked(run):
     verdicts.keep_protocol(run)
     found = verdicts.results(run)
     assert [claim["name"] for claim in found["claims"] if claim["changed_after_start"]] == ["diarization-vs-window"]
-    assert "clips of one emotion †" in readme.markdown(found) and "† added or changed" in readme.markdown(found)
+    assert "clips of one emotion †" in documents.markdown(found) and "† added or changed" in documents.markdown(found)
 
 
 def test_the_readme_holds_every_claim_between_its_markers(run, tmp_path):
     found = verdicts.results(run)
     path = tmp_path / "README.md"
     path.write_text("before\n<!-- claims -->\nOUTDATED\n<!-- /claims -->\nafter\n")
-    readme.write_readme(path, found)
+    documents.write_readme(path, found)
     first = path.read_text()
     assert first.startswith("before\n") and first.endswith("after\n") and "OUTDATED" not in first
-    assert readme.table_in(first) == readme.markdown(found)
+    assert documents.table_in(first) == documents.markdown(found)
     assert first.count("| not tested |") == len(CLAIMS) - 1 and first.count("**holds**") == 1
     assert json.loads((tmp_path / "docs" / "claims.json").read_text()) == json.loads(json.dumps(found))
-    readme.write_readme(path, found)
+    documents.write_readme(path, found)
     assert path.read_text() == first
 
 
@@ -180,10 +180,10 @@ def test_a_readme_without_markers_and_a_smoke_run_are_refused(run, tmp_path):
     path = tmp_path / "README.md"
     path.write_text("nothing")
     with pytest.raises(UserError, match="add the lines <!-- claims --> and <!-- /claims -->"):
-        readme.write_readme(path, found)
+        documents.write_readme(path, found)
     found["info"]["smoke"] = True
     with pytest.raises(UserError, match="--smoke mean nothing"):
-        readme.write_readme(path, found)
+        documents.write_readme(path, found)
     assert path.read_text() == "nothing"
 
 
@@ -209,19 +209,23 @@ def test_tables_of_several_seeds_are_averaged_where_they_agree():
 
 def test_numbers_are_printed_to_three_figures():
     def printed(value, low, high):
-        return readme.effect({"effect": {"value": value, "low": low, "high": high}})
+        return documents.effect({"effect": {"value": value, "low": low, "high": high}})
 
     assert printed(-0.0374, -0.0582, -0.0168) == "-0.0374 [-0.0582, -0.0168]"
     assert printed(123.4, 100.0, 150.0) == "123 [100, 150]"
     assert printed(0.0, 0.0, 0.0) == "0.000 [0.000, 0.000]"
     assert printed(0.5, None, None) == "0.500"
-    assert readme.effect({"effect": None}) == ""
+    assert documents.effect({"effect": None}) == ""
+
+
+def test_the_protocol_lists_every_claim_as_it_is_tested():
+    assert documents.table_in((ROOT / "docs" / "claims.md").read_text()) == documents.protocol_markdown()
 
 
 def test_verdicts_in_the_readme_equal_the_last_runs_json():
     kept, text = ROOT / "docs" / "claims.json", (ROOT / "README.md").read_text()
-    if not kept.exists() and readme.START not in text:
+    if not kept.exists() and documents.START not in text:
         pytest.skip("no run of the claims has been written into the README")
     found = json.loads(kept.read_text())
-    assert readme.table_in(text) == readme.markdown(found)
+    assert documents.table_in(text) == documents.markdown(found)
     assert {claim["name"]: claim["digest"] for claim in found["claims"]} == protocol.digests()

@@ -1,14 +1,19 @@
-"""The README's table of verdicts, made of claims.json and never written by hand."""
+"""Tables made of data and never written by hand: the README's verdicts of claims.json, the claims of docs/claims.md.
+
+python -m sedtalker_jax.evaluation.claims.documents docs/claims.md      # after a claim was added
+"""
 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sedtalker_jax.emotion.formats import read_text, write_text
 from sedtalker_jax.errors import UserError
+from sedtalker_jax.evaluation.claims import protocol
 from sedtalker_jax.evaluation.claims.verdicts import CLAIMS_JSON, NOT_TESTED, write_claims_json
 
 START, END = "<!-- claims -->", "<!-- /claims -->"
@@ -27,12 +32,34 @@ def write_readme(readme: str | Path, found: Mapping[str, Any]) -> None:
     if found["info"]["smoke"]:
         raise UserError("results of --smoke mean nothing and don't go into a README")
     path = Path(readme)
+    _replace_table(path, markdown(found))
+    write_claims_json(path.parent / "docs" / CLAIMS_JSON, found)
+
+
+def write_protocol(document: str | Path) -> None:
+    """Puts the table of all claims between a document's markers.
+
+    Raises:
+      UserError: a document without the markers.
+    """
+    _replace_table(Path(document), protocol_markdown())
+
+
+def protocol_markdown() -> str:
+    """One row for each claim: what it is, where it stands, how it is tested and refuted."""
+    lines = ["| claim | stands in | family: arms | measure | goal | refuted by |", "|---|---|---|---|---|---|"]
+    for claim in protocol.CLAIMS:
+        compared = f"{claim.family}: {arms({'arm': claim.arm, 'against': claim.against, 'quantity': claim.quantity})}"
+        cells = (claim.statement, claim.source, compared, f"`{claim.measure}`", claim.goal, claim.refuted_by)
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _replace_table(path: Path, table: str) -> None:
     text = read_text(path)
     if text.count(START) != 1 or text.count(END) != 1 or text.index(START) > text.index(END):
         raise UserError(f"{path}: no place for the table; add the lines {START} and {END} around it")
-    before, after = text[: text.index(START)], text[text.index(END) :]
-    write_text(path, f"{before}{START}\n{markdown(found)}\n{after}")
-    write_claims_json(path.parent / "docs" / CLAIMS_JSON, found)
+    write_text(path, f"{text[: text.index(START)]}{START}\n{table}\n{text[text.index(END) :]}")
 
 
 def table_in(readme: str) -> str:
@@ -78,3 +105,7 @@ def effect(claim: Mapping[str, Any]) -> str:
     digits = 3 if largest == 0 else min(max(2 - math.floor(math.log10(largest)), 0), 5)
     value, *bounds = (f"{number:.{digits}f}" for number in values)
     return f"{value} [{', '.join(bounds)}]" if len(bounds) == 2 else value
+
+
+if __name__ == "__main__":
+    write_protocol(sys.argv[1])
