@@ -15,7 +15,7 @@ LABELS = ("neutral", "angry", "happy")
 FPS = 30.0
 
 
-def small_model(*, stacking: int = 1, norm: str = "group") -> SEDTalkerModel:
+def small_model(*, stacking: int = 1, norm: str = "group", **animator) -> SEDTalkerModel:
     sizes = dict(width=16, state_size=4, num_heads=4, num_kv_heads=2, num_experts=3)
     config = dict(
         labels=LABELS,
@@ -25,7 +25,7 @@ def small_model(*, stacking: int = 1, norm: str = "group") -> SEDTalkerModel:
         ),
         acoustics=dict(num_mels=12, num_lags=16),
         diarizer=dict(embedding_size=8, frame_stacking=stacking, backbone=dict(pattern="MA", **sizes)),
-        animator=dict(condition_width=16, frame_stacking=stacking, backbone=dict(pattern="EA", **sizes)),
+        animator=dict(condition_width=16, frame_stacking=stacking, backbone=dict(pattern="EA", **sizes), **animator),
     )  # fmt: skip
     return SEDTalkerModel(model_config(config, dict(rank=6, template_size=3)))
 
