@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from sedtalker_jax.evaluation.claims import animation, diarization
 from sedtalker_jax.evaluation.claims.jobs import Job
 from sedtalker_jax.evaluation.claims.settings import Settings
 
-AREAS: tuple = ()
+AREAS = (diarization, animation)
 """Modules with a function `jobs(settings)`, one for each group of claims."""
 
 

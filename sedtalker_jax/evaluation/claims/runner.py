@@ -12,6 +12,7 @@ import fnmatch
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -253,7 +254,7 @@ class Runner:
                 outcome.failed.append(job.name)
                 log = self.directory / job.name / LOG
                 ending = f"signal {-code}" if code < 0 else f"exit code {code}"
-                self.say(f"failed: {job.name} ({ending}): {_last_line(log)} (whole log: {log})")
+                self.say(f"failed: {job.name} ({ending}): {_reason(log)} (whole log: {log})")
 
     def _pace(self) -> float:
         """Seconds that jobs took for one expected second."""
@@ -276,6 +277,8 @@ class Runner:
         self.running.clear()
 
 
-def _last_line(log: Path) -> str:
+def _reason(log: Path) -> str:
+    """The line of a log that names an error, or its last one."""
     lines = [line.strip() for line in log.read_text(errors="replace").replace("\r", "\n").splitlines() if line.strip()]
-    return lines[-1] if lines else "it said nothing"
+    errors = [line for line in lines if re.match(r"(error:|[\w.]+(Error|Exception)\b)", line)]
+    return (errors or lines or ["it said nothing"])[-1]
