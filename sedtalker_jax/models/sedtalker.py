@@ -11,12 +11,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from sedtalker_jax.axes import FaceMask, Lengths, Motion, SpeechFeatures, SpeechMask, Waveforms
+from sedtalker_jax.axes import FaceMask, Lengths, Motion, SpeechFeatures, SpeechMask, Waveforms, speech_frame_times
 from sedtalker_jax.models.acoustics import AcousticsConfig, acoustic_features
 from sedtalker_jax.models.animator import Animator, AnimatorConfig
 from sedtalker_jax.models.diarizer import Diarizer, DiarizerConfig, Emotion
 from sedtalker_jax.models.emotion_condition import activation, class_normal_projection
-from sedtalker_jax.models.track_source import PREDICTED_TRACK
+from sedtalker_jax.models.emotion_edit import chosen_rows, move_across_boundary
+from sedtalker_jax.models.track_source import EDITED_TRACK, PREDICTED_TRACK
 from sedtalker_jax.precision import Precision
 from sedtalker_jax.randomness import ExampleKeys, fold
 from sedtalker_jax.speech import SpeechEncoder, SpeechEncoderConfig, WeightedLayerSum, resample_to_fps
@@ -142,10 +143,10 @@ class SEDTalkerModel(nn.Module):
 
         Returns:
           {"emotion": Emotion of the speech part, "levels": [B, T, J] ordinal logits where the part has levels, "motion":
-          [B, F, R] of the face part}, as far as present.
+          [B, F, R] of the face part and "activation": [B, F, K-1] that it was made from}, as far as present.
         """
         keys = keys or {}
-        outputs, speech, emotion = {}, None, None
+        outputs, speech, emotion, voices = {}, None, None, None
         hears = self.config.diarizer is not None
         if "speech" in batch:
             part = batch["speech"]
@@ -154,6 +155,7 @@ class SEDTalkerModel(nn.Module):
             outputs["emotion"] = emotion
             if "level" in part and self.config.diarizer.level_scales:
                 outputs["levels"] = self.diarizer.levels(emotion.intensity_logits, part["level_scale"])
+            voices = speech.mask, emotion.embedding
         if "face" in batch:
             part = batch["face"]
             if "waveform" in part:
@@ -162,6 +164,12 @@ class SEDTalkerModel(nn.Module):
             mask = jnp.arange(part["motion"].shape[1])[None, :] < part["num_frames"][:, None]
             activations = part["activation"] if emotion is None else self._condition(part, speech, emotion, mask)
             residual = None if emotion is None else self.residual(emotion)
+            if "edit_target" in part and emotion is not None:
+                edited = part["track_source"] == EDITED_TRACK
+                activations = chosen_rows(
+                    edited, self._edited(part, *(voices or (speech.mask, emotion.embedding))), activations
+                )
+            outputs["activation"] = activations
             outputs["motion"] = self.animate(
                 speech, activations, residual, part["template_code"], part["fps"], mask, keys.get("face")
             )
@@ -172,5 +180,18 @@ class SEDTalkerModel(nn.Module):
         if self.config.stop_gradient_at_interface:
             predicted = jax.lax.stop_gradient(predicted)
         predicted = resample_to_fps(predicted, speech.mask, part["fps"], mask.shape[1])
-        chosen = (part["track_source"] == PREDICTED_TRACK)[:, None, None]
-        return jnp.where(chosen, predicted, part["activation"].astype(predicted.dtype))
+        return chosen_rows(part["track_source"] == PREDICTED_TRACK, predicted, part["activation"].astype(predicted.dtype))
+
+    def _edited(self, part, mask: SpeechMask, embedding: Float[Array, "B T C"]) -> Float[Array, "B F K-1"]:
+        """What the heads read from an edit of the embeddings of the speech part's voice in the same row.
+
+        Where faces bring their own sound, such as neutral voices, that is another recording: a draw from what the diarizer
+        says of emotional voices, as it is at this step. The edit leaves the residual alone, since P removes the normals.
+        """
+        embedding = jax.lax.stop_gradient(embedding)
+        head = jax.lax.stop_gradient(self.variables["params"]["diarizer"]["heads"]["category"])
+        edit = part["edit_target"], part["edit_margin"], part["edit_span"]
+        times = jnp.asarray(speech_frame_times(embedding.shape[1]))
+        moved = self.read_embedding(move_across_boundary(embedding, mask, head["kernel"], head["bias"], *edit, times))
+        read = activation(moved.logits, moved.intensity, sharpness=self.config.sharpness)
+        return resample_to_fps(jax.lax.stop_gradient(read), mask, part["fps"], part["motion"].shape[1])

@@ -8,3 +8,6 @@ NOISY_TRACK = 1
 
 PREDICTED_TRACK = 2
 """What the diarizer says of the clip in the same step."""
+
+EDITED_TRACK = 3
+"""What the diarizer's heads say of an edited embedding: an emotion that this face never showed, so its motion has no truth."""

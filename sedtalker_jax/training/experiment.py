@@ -23,6 +23,7 @@ from sedtalker_jax.data.face_codec import FaceCodec
 from sedtalker_jax.data.mixing import merge_manifests, open_records
 from sedtalker_jax.data.pipeline import Batch
 from sedtalker_jax.data.records import read_manifest
+from sedtalker_jax.emotion.labels import ACTIVE
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.face.space import FaceSpace
 from sedtalker_jax.models.acoustics import AcousticsConfig
@@ -30,10 +31,12 @@ from sedtalker_jax.models.animator import AnimatorConfig
 from sedtalker_jax.models.backbone import BackboneConfig
 from sedtalker_jax.models.diarizer import DiarizerConfig
 from sedtalker_jax.models.sedtalker import SEDTalkerConfig, SEDTalkerModel
+from sedtalker_jax.models.track_source import EDITED_TRACK
 from sedtalker_jax.precision import Precision
 from sedtalker_jax.speech import SpeechEncoderConfig, load_pretrained_encoder
 from sedtalker_jax.speech.encoder import trainable_mask
 from sedtalker_jax.training.checkpoint import CheckpointConfig
+from sedtalker_jax.training.consistency import MAPPER_FILE, Consistency, mapper_width
 from sedtalker_jax.training.losses import JointObjective, LossConfig
 from sedtalker_jax.training.motion_losses import FaceLossConstants
 from sedtalker_jax.training.optim import OptimConfig, learning_rate_schedule, make_optimizer
@@ -114,6 +117,7 @@ class Experiment:
             LossConfig(**config.loss),
             label_weights(self.manifest, self.labels) if hears else None,
             None if self.codec is None else FaceLossConstants.of(self.codec, [k for k, v in config.loss.items() if v]),
+            self._consistency(pathlib.Path(workdir)),
         )
         self.optim = OptimConfig(**config.optim)
         self.optimizer: optax.GradientTransformation = make_optimizer(self.optim, self.num_steps)
@@ -176,6 +180,37 @@ class Experiment:
         if jax.process_index() == 0:
             codec.save(workdir)
         return codec
+
+    def _consistency(self, workdir: pathlib.Path) -> Consistency | None:
+        """The workdir's motion mapper if a run has begun there, else one fitted to the training split; None without the loss.
+
+        Raises:
+          UserError: no diarizer, no faces, or faces without labels; an edited share of the tracks without the loss.
+        """
+        wanted = bool(self.config.loss.get("consistency"))
+        edited = len(self.pipeline.track_shares) > EDITED_TRACK and bool(self.pipeline.track_shares[EDITED_TRACK])
+        if (wanted or edited) and (self.codec is None or self.model_config.diarizer is None):
+            raise UserError("loss.consistency and edited tracks need a diarizer and faces; set both to 0 in this config")
+        if edited and not wanted:
+            raise UserError("the fourth of pipeline.track_shares has no other loss than loss.consistency, which is 0")
+        if not wanted:
+            return None
+        if (workdir / MAPPER_FILE).exists():
+            return Consistency.load(workdir / MAPPER_FILE)
+        reader = open_records(next(s for s in self.streams if "face" in s.parts).directories, "train", decode_audio=False)
+        columns = [ACTIVE.index(name) for name in self.labels if name != "neutral"]
+        motions, activations = [], []
+        for i in np.linspace(0, len(reader) - 1, min(len(reader), self.config.data.codec_clips)):
+            record = reader[int(i)]
+            motions.append(self.codec.normalise(np.asarray(record["motion"], np.float32)))
+            activations.append(np.asarray(record["activation"], np.float32)[:, columns])
+        shapes = jax.eval_shape(self.model.init, jax.random.key(0), self._dummy_batch())["params"]["animator"]
+        animator_size = sum(x.size for x in jax.tree.leaves(shapes))
+        width = mapper_width(animator_size, self.codec.rank, len(columns))
+        fitted = Consistency.fit(motions, activations, width=width, seed=self.config.seed)
+        if jax.process_index() == 0:
+            fitted.save(workdir / MAPPER_FILE)
+        return fitted
 
     def create_state(self) -> TrainState:
         """The state at step 0, from config.seed alone; a pretrained encoder comes in with `load_pretrained`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -11,7 +12,9 @@ import numpy as np
 import optax
 
 from sedtalker_jax.models.sedtalker import SEDTalkerModel
+from sedtalker_jax.models.track_source import EDITED_TRACK
 from sedtalker_jax.randomness import example_keys, fold
+from sedtalker_jax.training.consistency import Consistency
 from sedtalker_jax.training.motion_losses import MOTION_TERMS, FaceLossConstants, motion_sums, motion_weights
 from sedtalker_jax.training.step import Batch
 
@@ -32,6 +35,8 @@ class LossConfig:
       acceleration, upper_face_acceleration: squared error of second differences, in the same units as the velocities.
       lip_closure: squared error of the vector between the inner lips on the frames in which the true lips are shut, in units of
         that vector's mean square over the training motion.
+      consistency: squared error between the emotion that the motion shows and the one that the diarizer's heads read from the
+        embedding behind it, heard or edited (training.consistency), in units of the strengths' mean square.
       moe_balance: load balance of the experts.
       label_smoothing: of the category term.
     """
@@ -48,6 +53,7 @@ class LossConfig:
     acceleration: float = 0.0
     upper_face_acceleration: float = 0.0
     lip_closure: float = 0.0
+    consistency: float = 0.0
     moe_balance: float = 0.01
     label_smoothing: float = 0.05
 
@@ -61,16 +67,18 @@ class JointObjective:
         config: LossConfig,
         class_weights: np.ndarray | None,
         face: FaceLossConstants | None,
+        consistency: Consistency | None = None,
     ):
         """Args:
         model: the joint model.
         config: scales.
         class_weights: [K] weight of every label, in the order of the model's labels; None when batches have no speech part.
         face: constants of the face data; None when batches have no face part.
+        consistency: the fitted mapper; None without the consistency term.
         """
         if class_weights is not None and len(class_weights) != len(model.config.diarizer.labels):
             raise ValueError(f"class_weights: {len(class_weights)} values for labels {model.config.diarizer.labels}")
-        self.model, self.config, self.face = model, config, face
+        self.model, self.config, self.face, self.consistency = model, config, face, consistency
         self.class_weights = None if class_weights is None else np.asarray(class_weights)
         every = dataclasses.asdict(config)
         every.pop("label_smoothing")
@@ -90,7 +98,9 @@ class JointObjective:
             if self._has_levels(part):
                 weights["levels"] = jnp.sum(part["level"] >= 0).astype(jnp.float32)
         if "face" in batch:
-            weights.update(motion_weights(batch["face"], self.face))
+            weights.update(motion_weights(_with_truth(batch["face"]), self.face))
+            if self.consistency is not None:
+                weights["consistency"] = self.consistency.weight(batch["face"])
         parts = (self.model.config.diarizer, self.model.config.animator)
         if any("E" in part.backbone.pattern for part in parts if part is not None and part.backbone is not None):
             weights["moe_balance"] = sum(jnp.sum(jnp.ones_like(part["seed"], jnp.float32)) for part in batch.values())
@@ -112,7 +122,9 @@ class JointObjective:
             if "levels" in outputs:
                 sums["levels"] = self._level_sum(batch["speech"], outputs["levels"])
         if "face" in batch:
-            sums.update(motion_sums(batch["face"], outputs["motion"], self.face))
+            sums.update(motion_sums(_with_truth(batch["face"]), outputs["motion"], self.face))
+            if self.consistency is not None:
+                sums["consistency"] = self.consistency.sum(batch["face"], outputs["motion"], outputs["activation"])
         sums["moe_balance"] = sum((jnp.sum(x) for x in jax.tree.leaves(sown)), start=jnp.zeros(()))
         return sums
 
@@ -147,3 +159,8 @@ class JointObjective:
         entropy = optax.sigmoid_binary_cross_entropy(logits, (level > threshold).astype(logits.dtype))
         # The mean over a scale's thresholds, so that a scale of many levels weighs no more than one of two.
         return jnp.sum(jnp.where(counted, entropy / jnp.maximum(num_levels - 1, 1), 0.0))
+
+
+def _with_truth(part: Mapping[str, jax.Array]) -> Mapping[str, jax.Array]:
+    """A face part in which rows with an edited emotion count no frames: nobody recorded how they should move."""
+    return {**part, "num_frames": jnp.where(part["track_source"] == EDITED_TRACK, 0, part["num_frames"])}
