@@ -1,4 +1,4 @@
-"""The command line: python -m sedtalker_jax {animate,diarize,edit,prepare,convert} ...
+"""The command line: python -m sedtalker_jax {animate,diarize,edit,compare,prepare,convert} ...
 
 A user's mistake gives one line on standard error and exit code 2. Outputs appear whole or not at all.
 """
@@ -11,10 +11,14 @@ import os
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from sedtalker_jax import editing_cli
+from sedtalker_jax import comparison_cli, editing_cli
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.outputs import ANIMATION_SUFFIXES, TRACK_SUFFIXES, check_output, check_size, write_animation
+
+if TYPE_CHECKING:
+    from sedtalker_jax.emotion import EmotionTrack
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -52,7 +56,17 @@ def build_parser() -> argparse.ArgumentParser:
         "(.json .csv .rttm .TextGrid .txt .npz, as diarize writes them)",
     )
     animate.add_argument("--emotion", metavar="NAME", help="one emotion for the whole clip instead of the diarizer's")
-    animate.add_argument("--intensity", type=float, default=1.0, help="strength of --emotion, 0 to 1 (default: %(default)s)")
+    animate.add_argument(
+        "--trajectory",
+        metavar="NAME,NAME,...",
+        help="emotions that the face goes through during the clip, smoothly, instead of the diarizer's: angry,neutral,happy",
+    )
+    animate.add_argument(
+        "--intensity",
+        type=float,
+        default=1.0,
+        help="strength of --emotion or of all in --trajectory, 0 to 1 (default: %(default)s)",
+    )
     animate.add_argument(
         "--size", type=int, default=512, help="height and width of the video's face in pixels (default: %(default)s)"
     )
@@ -88,6 +102,7 @@ def build_parser() -> argparse.ArgumentParser:
     diarize.set_defaults(run=run_diarize)
 
     editing_cli.add_parser(commands)
+    comparison_cli.add_parser(commands)
 
     prepare = commands.add_parser(
         "prepare",
@@ -125,6 +140,7 @@ def build_parser() -> argparse.ArgumentParser:
     convert.add_argument("source", help="directory with config.json and weights, or a fairseq / unilm .pt file")
     convert.add_argument("out", help="directory to write; must not exist or be empty")
     convert.set_defaults(run=run_convert)
+
     return parser
 
 
@@ -153,31 +169,40 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_animate(arguments: argparse.Namespace) -> None:
     """animate: audio to video and vertices."""
-    from sedtalker_jax.emotion import EmotionTrack
     from sedtalker_jax.inference.pipeline import SEDTalker
     from sedtalker_jax.speech import load_audio
 
     targets = [check_output(path, ANIMATION_SUFFIXES) for path in arguments.out]
-    if arguments.track and arguments.emotion:
-        raise UserError("--track and --emotion both say what the face feels; give one of them")
+    given = [flag for flag in ("track", "emotion", "trajectory") if getattr(arguments, flag)]
+    if len(given) > 1:
+        raise UserError(f"{' and '.join(f'--{flag}' for flag in given)} each say what the face feels; give one of them")
     if not 0.0 <= arguments.intensity <= 1.0:
         raise UserError(f"--intensity {arguments.intensity}: must lie between 0 and 1")
     check_size(arguments.size)
     waveform = load_audio(arguments.audio)
     duration = len(waveform) / 16_000
     model = SEDTalker.load(arguments.checkpoint)
-    track = None
-    if arguments.track:
-        track = EmotionTrack.load(arguments.track, labels=model.labels, duration=duration)
-    elif arguments.emotion:
-        if arguments.emotion not in model.labels:
-            raise UserError(f"--emotion {arguments.emotion}: the model knows {', '.join(model.labels)}")
-        segment = (0.0, duration, arguments.emotion, arguments.intensity)
-        track = EmotionTrack.from_segments([segment], labels=model.labels, duration=duration)
-    animation = model.animate(waveform, track, template=arguments.template)
+    animation = model.animate(waveform, _given_track(arguments, model.labels, duration), template=arguments.template)
     for target in targets:
         write_animation(target, animation, waveform, size=arguments.size)
         print(f"{target}: {len(animation.vertices)} frames at {animation.fps:g} fps, {duration:.2f} s")
+
+
+def _given_track(arguments: argparse.Namespace, labels: Sequence[str], duration: float) -> EmotionTrack | None:
+    """The track that the flags of animate name, None when the diarizer is to be heard."""
+    from sedtalker_jax.emotion import EmotionTrack
+
+    if arguments.track:
+        return EmotionTrack.load(arguments.track, labels=labels, duration=duration)
+    for flag in ("emotion", "trajectory"):
+        asked = getattr(arguments, flag)
+        if asked:
+            names = [name.strip() for name in asked.split(",")]
+            unknown = [name for name in names if name not in labels]
+            if unknown or (flag == "emotion" and len(names) > 1):
+                raise UserError(f"--{flag} {asked}: the model knows {', '.join(labels)}")
+            return EmotionTrack.trajectory(names, arguments.intensity, duration, labels)
+    return None
 
 
 def _audio_files(paths: Sequence[str]) -> list[pathlib.Path]:

@@ -95,6 +95,8 @@ def test_bad_audio_gets_one_line_and_leaves_the_old_output(command, make, smoke_
         (["--out", "{tmp}/x.npy", "--template", "{tmp}/no.ply"], "no.ply"),
         (["--out", "{tmp}/x.npy", "--track", "{tmp}/no.json"], "no.json"),
         (["--out", "{tmp}/x.npy", "--size", "9"], "--size"),
+        (["--out", "{tmp}/x.npy", "--trajectory", "happy,bored"], "--trajectory happy,bored: the model knows neutral"),
+        (["--out", "{tmp}/x.npy", "--trajectory", "happy", "--emotion", "sad"], "--emotion and --trajectory"),
     ],
 )
 def test_bad_flags_of_animate_are_named(arguments, expected, speech, smoke_checkpoint, tmp_path, capsys):
@@ -183,6 +185,17 @@ def test_a_written_track_drives_the_face(smoke_checkpoint, speech, tmp_path, cap
     assert main(["animate", str(speech), *checkpoint, "--track", str(track), "--out", str(out)]) == 0
     assert main(["diarize", str(speech), *checkpoint]) == 0
     assert "intensity" in capsys.readouterr().out
+
+
+def test_a_trajectory_takes_the_face_through_its_emotions(smoke_checkpoint, speech, tmp_path):
+    out = tmp_path / "x.npz"
+    flags = ["--checkpoint", str(smoke_checkpoint), "--trajectory", "angry,neutral,happy", "--intensity", "0.7"]
+    assert main(["animate", str(speech), *flags, "--out", str(out)]) == 0
+    with np.load(out) as stored:
+        labels = stored["labels"].tolist()
+        leading = [labels[k] for k in stored["probabilities"][[0, 37, -1]].argmax(axis=1)]
+        np.testing.assert_allclose(stored["intensity"], 0.7, atol=1e-6)
+    assert leading == ["angry", "neutral", "happy"]
 
 
 def test_real_recordings_give_frames_of_their_length(samples, smoke_checkpoint, tmp_path):

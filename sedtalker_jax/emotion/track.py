@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 
 from sedtalker_jax.emotion import decoding, formats
 from sedtalker_jax.emotion.formats import Segment
+from sedtalker_jax.emotion.keyframes import KeyFrames
 from sedtalker_jax.emotion.labels import ACTIVE, CANONICAL, NEUTRAL, label_index, resolve_label
 from sedtalker_jax.errors import UserError
 
@@ -130,6 +131,32 @@ class EmotionTrack:
     def constant(cls, label: str, intensity: float, duration: float, labels: Sequence[str] = CANONICAL) -> EmotionTrack:
         """One emotion at one strength for `duration` seconds."""
         return cls.from_segments([(0.0, duration, label, intensity)], labels=labels, duration=duration)
+
+    @classmethod
+    def trajectory(
+        cls, emotions: Sequence[str], intensity: float, duration: float, labels: Sequence[str] = CANONICAL
+    ) -> EmotionTrack:
+        """Goes through emotions, one after the other, in equal spans of `duration` seconds.
+
+        Each is alone in the middle of its span and gives way to the next by a smooth step until the middle of that one's.
+
+        Args:
+          emotions: names or synonyms of labels, at least one; one may come several times.
+          intensity: of all of them.
+          duration: of the recording.
+          labels: of the track.
+
+        Raises:
+          UserError: no emotion, an unknown one, or no duration.
+        """
+        if not emotions:
+            raise UserError("a trajectory needs at least one emotion")
+        grid = cls.constant(NEUTRAL, 0.0, duration, labels)
+        columns = [label_index(labels)[resolve_label(name, labels)] for name in emotions]
+        middles = (np.arange(len(columns)) + 0.5) * duration / len(columns)
+        curve = KeyFrames(middles, np.eye(len(labels))[columns], "smooth")
+        probabilities = curve.at(grid.times).astype(np.float32)
+        return dataclasses.replace(grid, probabilities=probabilities, intensity=np.full(grid.num_frames, intensity, np.float32))
 
     # ---- reading tracks ----
 

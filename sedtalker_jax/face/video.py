@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -111,6 +114,25 @@ class EmotionStrip:
         return np.asarray(image)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Panel:
+    """One face of a video.
+
+    Attributes:
+      vertices: [F, V, 3] metres, frame f shown from f / fps s.
+      faces: [M, 3] triangles.
+      track: drawn as a strip under the face; None without one.
+      title: a line above it; None without one.
+      colours: of the vertices, see FaceRenderer.
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    track: EmotionTrack | None = None
+    title: str | None = None
+    colours: np.ndarray | None = None
+
+
 def write_video(
     path: str | os.PathLike,
     vertices: np.ndarray,
@@ -120,18 +142,36 @@ def write_video(
     track: EmotionTrack | None = None,
     *,
     title: str | None = None,
+    colours: np.ndarray | None = None,
+    **options,
+) -> None:
+    """Renders a face in motion to an .mp4; arguments as of Panel and write_panels.
+
+    Raises:
+      UserError: as write_panels.
+    """
+    write_panels(path, [Panel(vertices, faces, track, title, colours)], fps, waveform, **options)
+
+
+def write_panels(
+    path: str | os.PathLike,
+    panels: Sequence[Panel],
+    fps: float,
+    waveform: np.ndarray | None = None,
+    *,
     size: int = 512,
     sample_rate: int = SAMPLE_RATE,
-    colours: np.ndarray | None = None,
     yaw: float = 0.0,
     pitch: float = 0.0,
     progress: bool = False,
 ) -> None:
-    """Renders a face in motion to an .mp4, whole or not at all.
+    """Renders faces in motion side by side to an .mp4, whole or not at all. It ends with the shortest of them.
 
-    vertices: [F, V, 3] metres, frame f shown from f / fps s; waveform: [S] in [-1, 1] at `sample_rate`, the sound; track: drawn
-    as a strip under the face; title: a line above it; size: width and height of the face in pixels; yaw, pitch: see
-    FaceRenderer.
+    Args:
+      panels: from left to right, all at `fps`.
+      waveform: [S] in [-1, 1] at `sample_rate`, the sound.
+      size: width and height of each face in pixels.
+      yaw, pitch: see FaceRenderer.
 
     Raises:
       UserError: when the path does not end in .mp4, cannot be written, or rendering is not possible here.
@@ -139,41 +179,33 @@ def write_video(
     path = Path(path)
     if path.suffix.lower() != ".mp4":
         raise UserError(f"cannot write a video to {path}: the name must end in .mp4")
-    if len(vertices) == 0:
+    num_frames = min((len(panel.vertices) for panel in panels), default=0)
+    if num_frames == 0:
         raise UserError(f"cannot write {path}: the animation has no frames")
     try:
         import av
     except ImportError as error:
         raise UserError(f"writing {path} needs PyAV ({error}); install requirements.txt, or write vertices (.npy)") from None
     size = max(64, size - size % 2)
-    strip = EmotionStrip(track, len(vertices) / fps, size) if track is not None else None
-    header = _title(title, size) if title else None
-    height = size + (strip.height if strip else 0) + (len(header) if header is not None else 0)
-    height += height % 2
-    frames = vertices
+    frames = range(num_frames)
     if progress:
         from tqdm import tqdm
 
-        frames = tqdm(vertices, desc=f"rendering {path.name}", unit="frame", dynamic_ncols=True)
-    with (
-        replace_when_complete(path) as temporary,
-        FaceRenderer(vertices[0], faces, size, colours=colours, yaw=yaw, pitch=pitch) as renderer,
-        av.open(str(temporary), "w", format="mp4", options={"movflags": "+faststart"}) as container,
-    ):
-        picture = np.empty((height, size, 3), np.uint8)
-        picture[:] = BACKGROUND
+        frames = tqdm(frames, desc=f"rendering {path.name}", unit="frame", dynamic_ncols=True)
+    with contextlib.ExitStack() as opened:
+        temporary = opened.enter_context(replace_when_complete(path))
+        columns = [opened.enter_context(_Column(panel, fps, size, num_frames, yaw, pitch)) for panel in panels]
+        container = opened.enter_context(av.open(str(temporary), "w", format="mp4", options={"movflags": "+faststart"}))
+        height = max(column.height for column in columns)
+        picture = np.empty((height + height % 2, size * len(columns), 3), np.uint8)
         video = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
-        video.width, video.height, video.pix_fmt = size, height, "yuv420p"
+        video.height, video.width, video.pix_fmt = *picture.shape[:2], "yuv420p"
         video.options = {"crf": "20", "preset": "veryfast"}
         sound = _Sound(container, waveform, sample_rate) if waveform is not None and len(waveform) else None
-        for index, pose in enumerate(frames):
-            top = 0
-            if header is not None:
-                picture[: len(header)] = header
-                top = len(header)
-            picture[top : top + size] = renderer.render(pose)
-            if strip:
-                picture[top + size : top + size + strip.height] = strip.draw(index / fps)
+        picture[:] = BACKGROUND
+        for index in frames:
+            for number, column in enumerate(columns):
+                column.draw(picture[:, number * size : (number + 1) * size], index)
             for packet in video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")):
                 container.mux(packet)
             if sound:
@@ -181,7 +213,34 @@ def write_video(
         for packet in video.encode():
             container.mux(packet)
         if sound:
-            sound.finish(len(vertices) / fps)
+            sound.finish(num_frames / fps)
+
+
+class _Column:
+    """A panel with its renderer: title, face and strip, from top to bottom."""
+
+    def __init__(self, panel: Panel, fps: float, size: int, num_frames: int, yaw: float, pitch: float):
+        self.panel, self.fps, self.size = panel, fps, size
+        self.header = _title(panel.title, size) if panel.title else None
+        self.strip = EmotionStrip(panel.track, num_frames / fps, size) if panel.track is not None else None
+        self.top = 0 if self.header is None else len(self.header)
+        self.height = self.top + size + (self.strip.height if self.strip else 0)
+        self.renderer = FaceRenderer(panel.vertices[0], panel.faces, size, colours=panel.colours, yaw=yaw, pitch=pitch)
+
+    def __enter__(self) -> _Column:
+        self.renderer.__enter__()
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.renderer.__exit__(*error)
+
+    def draw(self, picture: np.ndarray, index: int) -> None:
+        """Frame `index` into a picture [height, size, 3]."""
+        if self.header is not None:
+            picture[: self.top] = self.header
+        picture[self.top : self.top + self.size] = self.renderer.render(self.panel.vertices[index])
+        if self.strip:
+            picture[self.top + self.size : self.height] = self.strip.draw(index / self.fps)
 
 
 class _Sound:

@@ -307,3 +307,21 @@ def test_json_is_strict(tmp_path):
     track.save(tmp_path / "t.json", per_frame=True)
     text = (tmp_path / "t.json").read_text()
     assert "NaN" not in text and json.loads(text)["intensity"] == [None]
+
+
+def test_a_trajectory_shows_every_emotion_alone_once_and_moves_smoothly_between():
+    names = ("angry", "neutral", "joy", "sad")
+    track = EmotionTrack.trajectory(names, 0.8, 8.0)
+    samples = track.at_times(np.array([0.0, 1.0, 3.0, 5.0, 7.0, 7.9]))
+    shown = [CANONICAL[k] for k in samples.probabilities.argmax(axis=1)]
+    assert shown == ["angry", "angry", "neutral", "happy", "sad", "sad"]
+    np.testing.assert_allclose(samples.probabilities.max(axis=1), 1.0, atol=1e-3)
+    np.testing.assert_allclose(samples.activation[2], 0.0, atol=1e-3)
+    np.testing.assert_allclose(track.probabilities.sum(axis=1), 1.0, atol=1e-6)
+    steps = np.abs(np.diff(track.probabilities, axis=0)).max()
+    assert steps < 1.6 / (2.0 * track.frame_rate)  # of a smooth step over two seconds
+    once = EmotionTrack.trajectory(["happy"], 0.5, 1.0)
+    np.testing.assert_allclose(once.activation()[:, ACTIVE.index("happy")], 0.5)
+    for wrong in ([], ["happy", "bored"]):
+        with pytest.raises(UserError):
+            EmotionTrack.trajectory(wrong, 1.0, 1.0)

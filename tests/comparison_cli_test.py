@@ -1,0 +1,73 @@
+"""The compare command: systems side by side, or one line that says what does not fit."""
+
+import av
+import numpy as np
+import pytest
+import soundfile
+
+from sedtalker_jax.cli import main
+from sedtalker_jax.emotion import EmotionTrack
+
+FRAMES, FPS = 8, 30.0
+FACES = np.array([[0, 1, 2], [1, 3, 2]])
+SHEET = np.array([[-0.1, -0.1, 0], [0.1, -0.1, 0], [-0.1, 0.1, 0], [0.1, 0.1, 0]], np.float32)
+
+
+@pytest.fixture
+def files(tmp_path):
+    """ours.npz as animate writes it, theirs.npy flat as peers do, and what goes with them."""
+    motion = SHEET + 0.01 * np.sin(np.arange(FRAMES))[:, None, None].astype(np.float32)
+    track = EmotionTrack.trajectory(["happy", "sad"], 1.0, FRAMES / FPS)
+    np.savez(
+        tmp_path / "ours.npz", vertices=motion, faces=FACES, fps=FPS, labels=np.array(track.labels),
+        probabilities=track.probabilities, intensity=track.intensity,
+        track_frame_rate=track.frame_rate, track_start=track.start,
+    )  # fmt: skip
+    np.save(tmp_path / "theirs.npy", motion.reshape(FRAMES, -1))
+    np.save(tmp_path / "short.npy", motion[:4])
+    np.save(tmp_path / "other.npy", np.zeros((FRAMES, 5, 3), np.float32))
+    (tmp_path / "face.obj").write_text(
+        "".join(f"v {x} {y} {z}\n" for x, y, z in SHEET) + "".join(f"f {a + 1} {b + 1} {c + 1}\n" for a, b, c in FACES)
+    )
+    EmotionTrack.constant("angry", 0.5, FRAMES / FPS).save(tmp_path / "angry.json")
+    soundfile.write(tmp_path / "speech.wav", 0.1 * np.sin(np.arange(4800) / 9), 16_000)
+    return tmp_path
+
+
+def compare(files, *arguments):
+    return main(["compare", *(argument.format(d=files) for argument in arguments), "--out", str(files / "both.mp4")])
+
+
+def test_two_systems_stand_side_by_side_with_sound(files):
+    flags = ("--template", "{d}/face.obj", "--track", "theirs={d}/angry.json", "--audio", "{d}/speech.wav", "--size", "128")
+    assert compare(files, "ours={d}/ours.npz", "theirs={d}/theirs.npy", *flags) == 0
+    with av.open(str(files / "both.mp4")) as video:
+        pictures = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
+        assert len(video.streams.audio) == 1
+    assert len(pictures) == FRAMES and pictures[0].shape[1] == 256
+    left, right = pictures[0][:, :128].astype(int), pictures[0][:, 128:].astype(int)
+    header, strip = 28, 28 + 128
+    assert np.abs(left[header:strip] - right[header:strip]).mean() < 3, "one motion, so one face"
+    assert np.abs(left[strip:] - right[strip:]).mean() > 3, "two emotions"
+    assert np.abs(left[:header] - right[:header]).max() > 60, "two names"
+
+
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        (["{d}/ours.npz"], "NAME=FILE"),
+        (["a={d}/ours.npz", "a={d}/ours.npz"], "NAME=FILE"),
+        (["a={d}/nothing.npz"], "nothing.npz"),
+        (["a={d}/angry.json"], "angry.json"),
+        (["a={d}/theirs.npy"], "--template"),
+        (["a={d}/other.npy", "--template", "{d}/face.obj"], "5 vertices"),
+        (["a={d}/ours.npz", "b={d}/short.npy", "--template", "{d}/face.obj"], "8, 4 frames"),
+        (["a={d}/ours.npz", "b={d}/theirs.npy", "--template", "{d}/face.obj", "--fps", "25"], "30 (a), 25 (b) fps"),
+        (["a={d}/ours.npz", "--track", "b={d}/angry.json"], "--track b"),
+    ],
+)
+def test_what_does_not_fit_is_named_in_one_line(files, arguments, expected, capsys):
+    assert compare(files, *arguments) == 2
+    error = capsys.readouterr().err.strip()
+    assert expected in error and "\n" not in error and error.startswith("error: ")
+    assert not (files / "both.mp4").exists()
