@@ -124,19 +124,23 @@ def write_metrics_json(
       tables: section name ("emotion", "animation") -> table.
       info: whatever identifies the run: checkpoint, data, world hash, seeds, fps, region files.
     """
-    document = {"info": _plain(dict(info or {})), **{name: _plain(table.to_dict()) for name, table in tables.items()}}
+    document = {
+        "info": plain_values(dict(info or {})),
+        **{name: plain_values(table.to_dict()) for name, table in tables.items()},
+    }
     write_text(path, json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
 
 
-def _plain(value: Any) -> Any:
+def plain_values(value: Any) -> Any:
+    """The same with JSON's types only: arrays as lists, undefined numbers as null."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain_values(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain_values(item) for item in value]
     if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
+        return plain_values(value.tolist())
     if isinstance(value, np.generic):
-        return _plain(value.item())
+        return plain_values(value.item())
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -1,0 +1,203 @@
+"""The trials of a study and the page that shows them.
+
+Three kinds of trials. A pair shows two systems' faces on one recording, side by side and together, and asks which is better. A
+voice trial plays a stretch with the picture hidden and asks for the emotion of the voice; a face trial shows it without sound
+and asks for the emotion of the face: seen and heard together, each would colour the other. Catch trials are pairs of which one
+face speaks another recording's words: whoever prefers it does not look.
+
+The page names neither systems nor clips: videos and trials have opaque names, which key.json, kept apart, translates. Sides and
+order are drawn anew for every rater, from the rater's name, in the page.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+import itertools
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from sedtalker_jax.emotion.formats import write_text
+from sedtalker_jax.emotion.labels import CANONICAL
+from sedtalker_jax.errors import UserError
+
+VIDEO_SUFFIXES = (".mp4", ".webm")
+PAGE, KEY = "page", "key.json"
+"""What raters get, and what they must not see."""
+
+QUESTIONS = {
+    "lips": "Whose lips fit the words better?",
+    "emotion": "Whose face fits the emotion of the voice better?",
+    "natural": "Which face moves more naturally?",
+}
+VOICE, FACE = "voice", "face"
+UNSURE = "can't tell"
+
+
+@dataclasses.dataclass(frozen=True)
+class Stretch:
+    """A part of a clip whose emotion is asked for.
+
+    Attributes:
+      clip: name of the video without its suffix.
+      start, end: seconds; an infinite end is the clip's.
+      voice, face: true emotions, empty where unknown.
+    """
+
+    clip: str
+    start: float = 0.0
+    end: float = float("inf")
+    voice: str = ""
+    face: str = ""
+
+
+def find_videos(systems: Mapping[str, Path]) -> dict[str, dict[str, Path]]:
+    """clip -> system -> video, of the clips that all systems have.
+
+    Args:
+      systems: name -> directory of videos; equal file names are one clip.
+
+    Raises:
+      UserError: fewer than two systems, a directory without videos, or no clip that all have.
+    """
+    if len(systems) < 2:
+        raise UserError("a study compares at least two systems: give --system NAME=DIR twice")
+    found = {}
+    for name, directory in systems.items():
+        if not directory.is_dir():
+            raise UserError(f"{directory}: no such directory of videos (--system {name}=...)")
+        found[name] = {path.stem: path for path in sorted(directory.iterdir()) if path.suffix.lower() in VIDEO_SUFFIXES}
+        if not found[name]:
+            raise UserError(f"{directory}: holds no {' or '.join(VIDEO_SUFFIXES)} files")
+    shared = sorted(set.intersection(*(set(videos) for videos in found.values())))
+    if not shared:
+        raise UserError(f"no file name is in all of {', '.join(map(str, systems.values()))}: name one clip alike in all")
+    return {clip: {name: videos[clip] for name, videos in found.items()} for clip in shared}
+
+
+def read_stretches(path: str | Path, clips: Sequence[str], emotions: Sequence[str] = CANONICAL) -> list[Stretch]:
+    """Reads a CSV file with columns clip, start, end and optionally voice and face (true emotions).
+
+    Raises:
+      UserError: a missing column, a clip or emotion that is not known, times that are no stretch.
+    """
+    try:
+        rows = list(csv.DictReader(Path(path).read_text(encoding="utf-8").splitlines()))
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error.strerror})") from error
+    stretches = []
+    for number, row in enumerate(rows, start=2):
+        try:
+            stretch = Stretch(
+                row["clip"], float(row["start"]), float(row["end"]), row.get("voice") or "", row.get("face") or ""
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{path}, line {number}: columns clip, start and end (seconds) are needed") from error
+        if stretch.clip not in clips:
+            raise UserError(f"{path}, line {number}: no video of clip {stretch.clip} in all systems")
+        if not 0 <= stretch.start < stretch.end:
+            raise UserError(f"{path}, line {number}: {stretch.start:g} to {stretch.end:g} s is no stretch of time")
+        unknown = [name for name in (stretch.voice, stretch.face) if name and name not in emotions]
+        if unknown:
+            raise UserError(f"{path}, line {number}: unknown emotion {unknown[0]}; expected {', '.join(emotions)}")
+        stretches.append(stretch)
+    return stretches
+
+
+def make_trials(
+    videos: Mapping[str, Mapping[str, Path]],
+    stretches: Sequence[Stretch],
+    questions: Sequence[str],
+    num_catch: int,
+) -> list[dict[str, Any]]:
+    """All trials, by system and clip; see the module.
+
+    Args:
+      videos: `find_videos`.
+      stretches: asked for the emotion of voice and face.
+      questions: of every pair, keys of QUESTIONS.
+      num_catch: catch trials, spread over clips and systems.
+
+    Returns:
+      Dictionaries with "kind" (pair, catch, voice or face), "clip" and what the kind needs.
+
+    Raises:
+      UserError: catch trials of one clip.
+    """
+    clips, systems = list(videos), list(next(iter(videos.values())))
+    if num_catch and len(clips) < 2:
+        raise UserError("catch trials need another clip's face: give at least two clips, or --catch 0")
+    trials: list[dict[str, Any]] = [
+        {"kind": "pair", "clip": clip, "systems": list(pair), "questions": list(questions)}
+        for clip in clips
+        for pair in itertools.combinations(systems, 2)
+    ]
+    for number in range(num_catch):
+        clip = clips[number * len(clips) // num_catch % len(clips)]
+        other = clips[(clips.index(clip) + 1 + number // len(clips)) % len(clips)]
+        if other == clip:
+            other = clips[(clips.index(clip) + 1) % len(clips)]
+        trial = {"kind": "catch", "clip": clip, "other": other, "systems": [systems[number % len(systems)]] * 2}
+        trials.append({**trial, "questions": list(questions)})
+    for stretch in stretches:
+        place = {"clip": stretch.clip, "start": stretch.start, "end": stretch.end if stretch.end < float("inf") else None}
+        trials.append({"kind": VOICE, **place, "systems": systems[:1], "truth": stretch.voice})
+        trials += [{"kind": FACE, **place, "systems": [name], "truth": stretch.face} for name in systems]
+    return trials
+
+
+def write_study(
+    out: Path,
+    videos: Mapping[str, Mapping[str, Path]],
+    trials: Sequence[Mapping[str, Any]],
+    title: str,
+    emotions: Sequence[str] = CANONICAL,
+) -> None:
+    """Writes OUT/page (index.html and the videos, to be handed to raters) and OUT/key.json (to be kept), the key last.
+
+    Raises:
+      UserError: OUT holds a study already: raters may be voting on it.
+    """
+    if (out / KEY).exists():
+        raise UserError(f"{out}: holds a study already, and votes belong to one study; choose another --out")
+    page = out / PAGE
+    shutil.rmtree(page, ignore_errors=True)
+    (page / "videos").mkdir(parents=True)
+    names: dict[tuple[str, str], str] = {}
+    for clip, systems in videos.items():
+        for system, source in systems.items():
+            # Equal videos get names of their own all the same: what is compared must not be recognised by its name.
+            opaque = _opaque(out.name, clip, system, hashlib.sha256(source.read_bytes()).hexdigest())
+            names[clip, system] = f"videos/{opaque}{source.suffix.lower()}"
+            shutil.copyfile(source, page / names[clip, system])
+    key_trials, page_trials = {}, []
+    for trial in trials:
+        name = _opaque(json.dumps(trial, sort_keys=True))
+        shown = [names[trial["clip"], system] for system in trial["systems"]]
+        if trial["kind"] == "catch":
+            shown[1] = names[trial["other"], trial["systems"][1]]
+        key_trials[name] = {**trial, "videos": shown}
+        kind = "pair" if trial["kind"] in ("pair", "catch") else trial["kind"]
+        given = {name: trial[name] for name in ("questions", "start", "end") if name in trial}
+        page_trials.append({"id": name, "kind": kind, "videos": shown, **given})
+    study = _opaque(json.dumps(key_trials, sort_keys=True))
+    content = {
+        "study": study,
+        "title": title,
+        "questions": QUESTIONS,
+        "emotions": [*emotions, UNSURE],
+        "trials": sorted(page_trials, key=lambda trial: trial["id"]),
+    }
+    template = resources.files("sedtalker_jax.evaluation.study").joinpath("page.html").read_text(encoding="utf-8")
+    # "</" inside a script would end it.
+    write_text(page / "index.html", template.replace("/*STUDY*/null", json.dumps(content).replace("</", "<\\/")))
+    write_text(out / KEY, json.dumps({"study": study, "title": title, "trials": key_trials}, indent=1) + "\n")
+
+
+def _opaque(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
