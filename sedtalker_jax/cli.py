@@ -1,4 +1,4 @@
-"""The command line: python -m sedtalker_jax {animate,diarize,edit,compare,prepare,convert} ...
+"""The command line: python -m sedtalker_jax {animate,diarize,edit,compare,prepare,convert,study} ...
 
 A user's mistake gives one line on standard error and exit code 2. Outputs appear whole or not at all.
 """
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sedtalker_jax import comparison_cli, editing_cli
+from sedtalker_jax import comparison_cli, editing_cli, study_cli
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.outputs import ANIMATION_SUFFIXES, TRACK_SUFFIXES, check_output, check_size, write_animation
 
@@ -141,6 +141,7 @@ def build_parser() -> argparse.ArgumentParser:
     convert.add_argument("out", help="directory to write; must not exist or be empty")
     convert.set_defaults(run=run_convert)
 
+    study_cli.add_parser(commands)
     return parser
 
 
