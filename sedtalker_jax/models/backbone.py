@@ -9,6 +9,7 @@ import jax
 from jaxtyping import Array, Bool, Float
 
 from sedtalker_jax.models.attention import Attention
+from sedtalker_jax.models.gru import GRUMixer
 from sedtalker_jax.models.mamba import MambaMixer
 from sedtalker_jax.models.moe import FeedForward, MixtureOfExperts
 from sedtalker_jax.models.normalisation import AdaptiveRMSNorm, RMSNorm
@@ -22,9 +23,10 @@ class BackboneConfig:
 
     Attributes:
       pattern: one letter per block. M: Mamba + feed-forward. E: Mamba + mixture of experts. A: attention + feed-forward.
+        G: gated recurrent units + feed-forward, a baseline.
       width: D.
       feed_forward: hidden width of the feed-forward networks, as a multiple of D.
-      causal: attention sees no later step and Mamba runs forward only; otherwise Mamba runs in both directions.
+      causal: attention sees no later step, Mamba and recurrent units run forward only; otherwise these run in both directions.
       window: attention's reach in steps; None = all.
       num_heads, num_kv_heads, learned_rotary_rank: see Attention.
       state_size, expand, conv_width: see MambaMixer.
@@ -52,9 +54,9 @@ class BackboneConfig:
     scan_implementation: str | None = None
 
     def __post_init__(self):
-        unknown = set(self.pattern) - set("MEA")
+        unknown = set(self.pattern) - set("MEAG")
         if unknown or not self.pattern:
-            raise ValueError(f"pattern={self.pattern!r}: expected one or more of the letters M, E, A, got {sorted(unknown)}")
+            raise ValueError(f"pattern={self.pattern!r}: expected one or more of the letters M, E, A, G, got {sorted(unknown)}")
         if self.width % self.num_heads or self.num_heads % self.num_kv_heads:
             raise ValueError(
                 f"width={self.width} must be a multiple of num_heads={self.num_heads}, "
@@ -90,6 +92,8 @@ class Block(nn.Module):
                 precision=precision,
                 name="attention",
             )(y, mask)
+        elif self.kind == "G":
+            y = GRUMixer(config.width, bidirectional=not config.causal, precision=precision, name="gru")(y, mask)
         else:
             y = MambaMixer(
                 config.width,

@@ -7,6 +7,7 @@ import pytest
 
 from sedtalker_jax.models.attention import Attention, rotary_angles, rotate_pairs
 from sedtalker_jax.models.backbone import Backbone, BackboneConfig
+from sedtalker_jax.models.gru import GRUMixer
 from sedtalker_jax.models.moe import MixtureOfExperts
 
 SMALL = dict(width=16, state_size=4, num_heads=4, num_kv_heads=2, num_experts=3, dropout=0.0)
@@ -20,7 +21,7 @@ def full(batch, length):
     return jnp.ones((batch, length), bool)
 
 
-@pytest.mark.parametrize("pattern", ["M", "E", "A", "MEA"])
+@pytest.mark.parametrize("pattern", ["M", "E", "A", "G", "MEA"])
 @pytest.mark.parametrize("causal", [False, True])
 def test_a_clip_alone_equals_the_clip_in_a_padded_batch(pattern, causal):
     model = Backbone(BackboneConfig(pattern=pattern, causal=causal, **SMALL))
@@ -34,7 +35,7 @@ def test_a_clip_alone_equals_the_clip_in_a_padded_batch(pattern, causal):
     np.testing.assert_allclose(found, expected, atol=2e-6)
 
 
-@pytest.mark.parametrize("pattern", ["M", "A"])
+@pytest.mark.parametrize("pattern", ["M", "A", "G"])
 def test_causal_blocks_do_not_see_the_future(pattern):
     model = Backbone(BackboneConfig(pattern=pattern, causal=True, **SMALL))
     x = random(1, 12, 16)
@@ -45,7 +46,7 @@ def test_causal_blocks_do_not_see_the_future(pattern):
     assert float(jnp.abs(before[:, 7:] - after[:, 7:]).max()) > 1e-3
 
 
-@pytest.mark.parametrize("pattern", ["M", "A"])
+@pytest.mark.parametrize("pattern", ["M", "A", "G"])
 def test_bidirectional_blocks_see_both_sides(pattern):
     model = Backbone(BackboneConfig(pattern=pattern, **SMALL))
     x = random(1, 12, 16)
@@ -123,3 +124,28 @@ def test_balance_loss_is_one_for_even_load_and_ignores_padding():
 def test_an_unknown_block_letter_is_named():
     with pytest.raises(ValueError, match="pattern='MX'.*'X'"):
         BackboneConfig(pattern="MX")
+
+
+def test_recurrent_units_agree_with_the_equations_written_out():
+    model, L, D = GRUMixer(6, bidirectional=True), 5, 6
+    x, mask = random(1, L, D), full(1, L)
+    params = model.init(jax.random.key(3), x, mask)["params"]
+
+    def run(cell, steps):
+        weights = jax.tree.map(lambda p: np.asarray(p, np.float64), cell)
+
+        def gate(name, value):
+            return value @ weights[name]["kernel"] + weights[name].get("bias", 0.0)
+
+        state, states = np.zeros(D), {}
+        for t in steps:
+            value = np.asarray(x[0, t], np.float64)
+            reset = 1 / (1 + np.exp(-gate("ir", value) - gate("hr", state)))
+            update = 1 / (1 + np.exp(-gate("iz", value) - gate("hz", state)))
+            state = (1 - update) * np.tanh(gate("in", value) + reset * gate("hn", state)) + update * state
+            states[t] = state
+        return np.stack([states[t] for t in range(L)])
+
+    states = [run(params["forward_cell"], range(L)), run(params["backward_cell"], reversed(range(L)))]
+    expected = np.concatenate(states, axis=1) @ np.asarray(params["out_proj"]["kernel"])
+    np.testing.assert_allclose(model.apply({"params": params}, x, mask)[0], expected, atol=1e-5)
