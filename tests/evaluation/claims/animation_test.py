@@ -6,6 +6,7 @@ import pytest
 from sedtalker_jax.emotion import EmotionTrack
 from sedtalker_jax.emotion.labels import ACTIVE, CANONICAL
 from sedtalker_jax.evaluation import animation_metrics as metrics
+from sedtalker_jax.evaluation.claims import batches
 from sedtalker_jax.evaluation.claims.animation import controls
 from sedtalker_jax.evaluation.claims.animation_tracks import (
     as_on_unseen_clips,
@@ -13,7 +14,6 @@ from sedtalker_jax.evaluation.claims.animation_tracks import (
     segmented,
     utterance,
 )
-from sedtalker_jax.evaluation.claims.batches import animate
 from sedtalker_jax.evaluation.claims.face_scores import FaceScores, bounded_least_squares, near_transitions
 from sedtalker_jax.face.articulation import expression_weights
 from tests.inference.talker import noise, tiny_talker
@@ -147,14 +147,16 @@ def test_scores_of_moving_emotion_are_those_of_the_metrics(tiny_world):
     assert near_transitions(60, 30.0, [1.0]).tolist() == list(range(15, 46))
 
 
-def test_clips_animated_together_move_as_alone():
+def test_clips_animated_together_move_as_alone(monkeypatch):
+    monkeypatch.setattr(batches, "BATCH_SIZE", 4)
+    monkeypatch.setattr(batches, "PAD_TO_S", 1.0)
     talker = tiny_talker()
     waveforms = [noise(seconds, seed=i) for i, seconds in enumerate((0.5, 0.9, 0.7))]
     rng = np.random.default_rng(2)
     given = [rng.random((round(len(w) / 16_000 * 30), 7)).astype(np.float32) for w in waveforms]
     names = talker.templates()
     codes = np.stack([talker.codec.template_code(talker.template(name).vertices) for name in names[:3]])
-    together = animate(talker, waveforms, given, codes)
+    together = batches.animate(talker, waveforms, given, codes)
     for i in range(3):
         alone = talker.motion(waveforms[i], given[i], talker.template(names[i]))
         metres = alone * talker.codec.motion_std + talker.codec.motion_mean
