@@ -79,6 +79,8 @@ class EditDictionary:
       pair_weights, pair_biases: [K, K, C], [K, K]: positive on the side of the second emotion; antisymmetric.
       bound: Mahalanobis distance from the mean beyond which edits are clipped.
       examples, example_emotions: [n, C], [n], the labelled embeddings that it was fitted to.
+      expression_gain: how many times larger true faces change with their emotion than the animator's do, which was trained
+        under a squared error and draws small what it can't be sure of. A face changes by this factor under an edit.
     """
 
     labels: tuple[str, ...]
@@ -93,6 +95,7 @@ class EditDictionary:
     bound: float
     examples: Float[np.ndarray, "n C"]
     example_emotions: tuple[str, ...]
+    expression_gain: float = 1.0
 
     @classmethod
     def fit(
@@ -210,6 +213,11 @@ class EditDictionary:
         delta = np.zeros(original.shape, np.float64)
         for edit in schedule.edits:
             delta += edit.alpha_at(times)[:, None] * self.direction(edit.target, edit.source).step
+        return self.displace(original, delta)
+
+    def displace(self, embeddings: Float[np.ndarray, "T C"], delta: Float[np.ndarray, "T C"]) -> EditResult:
+        """embeddings + delta, held back at the bound as in `apply`, whose displacements are those of a schedule."""
+        original = np.asarray(embeddings)
         z, d = self.whiten(original), delta @ self.whitening
         limit = np.maximum(self.bound, np.linalg.norm(z, axis=1))
         # The largest share of the edit that stays inside: |z + share d| = limit is a quadratic equation in the share.
@@ -251,7 +259,7 @@ class EditDictionary:
             raise UserError(f"{path}: not an edit dictionary ({error}); fit it again") from error
         for name in ("labels", "example_emotions"):
             arrays[name] = tuple(map(str, arrays[name]))
-        arrays["bound"] = float(arrays["bound"])
+        arrays |= {name: float(arrays[name]) for name in ("bound", "expression_gain")}
         return cls(**arrays)
 
 

@@ -1,0 +1,166 @@
+"""Ways to edit an emotion, side by side: sweeps of one clip from as heard to another emotion, in one compiled program.
+
+    ours        along the normal of the boundary between the two emotions (emotion.editing), read by the diarizer's heads
+    class-mean  along the difference of the two emotions' mean embeddings, read by the same heads
+    random      along a random direction of the same length in whitened space, read by the same heads
+    one-hot     no embedding: the activation goes over into the target's label, at the strength that faces have in it
+
+Whatever the way, the motion changes by the dictionary's expression gain, as in use.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from sedtalker_jax import axes
+from sedtalker_jax.emotion import EditDictionary, EmotionTrack
+from sedtalker_jax.emotion.labels import NEUTRAL
+from sedtalker_jax.inference.pipeline import SEDTalker
+from sedtalker_jax.models.sedtalker import SEDTalkerModel
+
+ARMS = ("ours", "class-mean", "one-hot", "random")
+
+ROWS = 8
+"""Alphas that are animated together; the last ones of a sweep are filled up."""
+
+PAD_TO_S = 5.0
+"""Clips are padded to multiples of this many seconds, so that few shapes are compiled."""
+
+
+@dataclasses.dataclass
+class ClipSweep:
+    """One clip, to be edited from its own emotion to another.
+
+    Attributes:
+      model: a joint model.
+      dictionary: its boundaries.
+      waveform: [S] at 16 kHz.
+      embedding: [T, C] as heard.
+      code: [Q] of the face.
+      source, target: emotions.
+      strength: activation of the target in faces that show it.
+      seed: of the random direction.
+    """
+
+    model: SEDTalker
+    dictionary: EditDictionary
+    waveform: Float[np.ndarray, " S"]
+    embedding: Float[np.ndarray, "T C"]
+    code: Float[np.ndarray, " Q"]
+    source: str
+    target: str
+    strength: float
+    seed: int
+
+    def motion(self, arm: str, alphas: Float[np.ndarray, " A"]) -> Float[np.ndarray, "A F R"]:
+        """Motion coefficients in metres for every alpha, the whole clip edited.
+
+        Args:
+          arm: one of ARMS.
+          alphas: 0 = as heard, 1 = the arm's own unit.
+        """
+        if arm == "one-hot":
+            embeddings = np.broadcast_to(self.embedding, (len(alphas), *self.embedding.shape))
+            activations = self._towards_label(alphas)
+        else:
+            embeddings = self.embeddings(arm, alphas)
+            activations = np.stack([self._activation(embedding) for embedding in embeddings])
+        moved = self._animate(activations, embeddings)
+        change = self.dictionary.expression_gain * (moved - self.unedited)
+        codec = self.model.codec
+        return (self.unedited + change) * codec.motion_std + codec.motion_mean
+
+    def embeddings(self, arm: str, alphas: Float[np.ndarray, " A"]) -> Float[np.ndarray, "A T C"]:
+        """Edited embeddings of every alpha, held back at the dictionary's bound."""
+        step = np.broadcast_to(self.step(arm), self.embedding.shape)
+        return np.stack([self.dictionary.displace(self.embedding, alpha * step).embeddings for alpha in alphas])
+
+    def step(self, arm: str) -> Float[np.ndarray, " C"]:
+        """What alpha = 1 adds to an embedding.
+
+        Raises:
+          ValueError: an arm without embeddings.
+        """
+        direction = self.dictionary.direction(self.target, self.source)
+        if arm == "ours":
+            return direction.step
+        if arm == "class-mean":
+            labels, means = self.dictionary.labels, self.dictionary.class_means
+            return (means[labels.index(self.target)] - means[labels.index(self.source)]) @ self.dictionary.colouring
+        if arm == "random":
+            drawn = np.random.default_rng(self.seed).normal(size=len(direction.normal))
+            return abs(direction.scale) * drawn / np.linalg.norm(drawn) @ self.dictionary.colouring
+        raise ValueError(f"{arm!r} moves no embedding")
+
+    def boundary_alpha(self, arm: str) -> float:
+        """The alpha at which the clip's mean embedding meets the boundary between the two emotions; NaN if it never does."""
+        if arm == "one-hot":
+            return float("nan")
+        labels = self.dictionary.labels
+        pair = labels.index(self.source), labels.index(self.target)
+        weight = self.dictionary.pair_weights[pair]
+        score = float(self.dictionary.whiten(self.embedding).mean(axis=0) @ weight + self.dictionary.pair_biases[pair])
+        slope = float(self.step(arm) @ self.dictionary.whitening @ weight)
+        return -score / slope if slope > 0 else float("nan")
+
+    @functools.cached_property
+    def unedited(self) -> Float[np.ndarray, "F R"]:
+        """Normalised motion as heard."""
+        return self._animate(self._activation(self.embedding)[None], self.embedding[None])[0]
+
+    def _activation(self, embedding: Float[np.ndarray, "T C"]) -> Float[np.ndarray, "F K-1"]:
+        logits, intensity = (np.asarray(values[0]) for values in self.model.read_embedding(embedding[None]))
+        scaled = logits.astype(np.float64) / self.model.temperature
+        posterior = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+        posterior /= posterior.sum(axis=1, keepdims=True)
+        duration = len(self.waveform) / axes.SAMPLE_RATE
+        track = EmotionTrack(self.model.labels, posterior.astype(np.float32), np.clip(intensity, 0.0, 1.0), duration=duration)
+        return self.model.activations(track, len(self.waveform))
+
+    def _towards_label(self, alphas: Float[np.ndarray, " A"]) -> Float[np.ndarray, "A F K-1"]:
+        heard = self._activation(self.embedding)
+        label = np.zeros(heard.shape[1], np.float32)
+        active = [name for name in self.model.labels if name != NEUTRAL]
+        label[active.index(self.target)] = self.strength
+        share = np.asarray(alphas)[:, None, None]
+        return np.clip((1.0 - share) * heard + share * label, 0.0, 1.0).astype(np.float32)
+
+    def _animate(self, activations: Float[np.ndarray, "A F K-1"], embeddings: Float[np.ndarray, "A T C"]) -> np.ndarray:
+        model = self.model
+        unit = int(PAD_TO_S * axes.SAMPLE_RATE)
+        padded = np.zeros((1, -(-len(self.waveform) // unit) * unit), np.float32)
+        padded[0, : len(self.waveform)] = self.waveform
+        room = axes.num_speech_frames(padded.shape[1]), axes.num_animation_frames(padded.shape[1], model.fps)
+        frames, pieces = activations.shape[1], []
+        for start in range(0, len(activations), ROWS):
+            rows = slice(start, start + ROWS)
+            part = _filled(embeddings[rows], room[0]), _filled(activations[rows], room[1])
+            sizes = jnp.array([len(self.waveform)], jnp.int32), jnp.int32(frames)
+            motion = _animate(model.model, model.params, padded, *sizes, *part, self.code, model.fps)
+            pieces.append(np.asarray(motion)[: len(activations) - start, :frames])
+        return np.concatenate(pieces).astype(np.float64)
+
+
+def _filled(values: Float[np.ndarray, "A L c"], length: int) -> Float[np.ndarray, "rows length c"]:
+    padding = ((0, ROWS - len(values)), (0, length - values.shape[1]), (0, 0))
+    return np.pad(np.asarray(values, np.float32), padding)
+
+
+# The model is a static argument: models of one shape share one compiled program.
+@functools.partial(jax.jit, static_argnums=(0, 8))
+def _animate(model: SEDTalkerModel, params, waveform, length, num_frames, embeddings, activations, code, fps) -> jax.Array:
+    def method(m: SEDTalkerModel):
+        rows = activations.shape[0]
+        speech = jax.tree.map(lambda x: jnp.broadcast_to(x, (rows, *x.shape[1:])), m.encode(waveform, length))
+        residual = m.residual(m.read_embedding(embeddings))
+        mask = jnp.broadcast_to(jnp.arange(activations.shape[1]) < num_frames, activations.shape[:2])
+        rate = jnp.full((rows,), fps, jnp.float32)
+        return m.animate(speech, activations, residual, jnp.broadcast_to(code, (rows, *code.shape)), rate, mask)
+
+    return model.apply({"params": params}, method=method)
