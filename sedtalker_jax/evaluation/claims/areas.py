@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from sedtalker_jax.evaluation.claims import animation, diarization
+from sedtalker_jax.evaluation.claims import animation, diarization, disentanglement, editing
 from sedtalker_jax.evaluation.claims.jobs import Job
 from sedtalker_jax.evaluation.claims.settings import Settings
 
-AREAS = (diarization, animation)
+AREAS = (diarization, animation, disentanglement, editing)
 """Modules with a function `jobs(settings)`, one for each group of claims."""
 
 

@@ -45,7 +45,6 @@ from sedtalker_jax.emotion.labels import ACTIVE, CANONICAL
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.evaluation import lip_metrics
 from sedtalker_jax.evaluation.animation_metrics import MILLIMETRES
-from sedtalker_jax.evaluation.claims.batches import hear
 from sedtalker_jax.evaluation.claims.face_scores import FaceScores
 from sedtalker_jax.evaluation.claims.jobs import Job, train_arm
 from sedtalker_jax.evaluation.claims.scores import ArmScores
@@ -207,7 +206,7 @@ class EditScorer:
         self._gram = everywhere @ everywhere.T
         upper = self.scores.displacements(np.eye(space.rank), "expression").reshape(space.rank, -1)
         self._upper_gram = upper @ upper.T
-        self._heard = {name: hear(m, [record["waveform"] for record in records]) for name, m in models.items()}
+        self._heard = {name: m.hear_many([record["waveform"] for record in records]) for name, m in models.items()}
         rng = np.random.default_rng([seed, 23])
         known = models["consistency"].edit_dictionary.labels
         self.pairs = []
