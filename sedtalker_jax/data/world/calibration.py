@@ -155,16 +155,22 @@ def join_detectability(windows: Sequence[tuple[np.ndarray, bool, str]], trees: i
     """Balanced accuracy with which a classifier tells joins with a change from joins without, cross-validated by voice.
 
     {"balanced_accuracy", "joins", "changed"}; 0.5 is chance.
+
+    Raises:
+      UserError: too few joins: of one voice, or all with a change or all without.
     """
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.metrics import balanced_accuracy_score
     from sklearn.model_selection import GroupKFold, cross_val_predict
 
-    features = np.stack([window[0] for window in windows])
-    changed = np.array([window[1] for window in windows])
+    changed = np.array([window[1] for window in windows], dtype=bool)
     voices = np.array([window[2] for window in windows])
+    num_voices = len(np.unique(voices))
+    if num_voices < 2 or changed.all() or not changed.any():
+        raise UserError(f"{len(windows)} joins are too few to tell changes of emotion from none; raise --clips")
+    features = np.stack([window[0] for window in windows])
     forest = RandomForestClassifier(trees, min_samples_leaf=3, class_weight="balanced", random_state=0)
-    predicted = cross_val_predict(forest, features, changed, groups=voices, cv=GroupKFold(5))
+    predicted = cross_val_predict(forest, features, changed, groups=voices, cv=GroupKFold(min(5, num_voices)))
     return {
         "balanced_accuracy": float(balanced_accuracy_score(changed, predicted)),
         "joins": len(changed),

@@ -1,8 +1,10 @@
 import dataclasses
+import json
 from collections import Counter
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from sedtalker_jax.data.world import calibration, report
 from sedtalker_jax.data.world.clip import World, plan_clip, speak
@@ -52,6 +54,11 @@ def test_the_join_test_finds_a_planted_sign_and_nothing_else():
     seen = calibration.join_detectability(list(zip(features, changed, voices, strict=True)), trees=40)
     assert seen["balanced_accuracy"] > 0.85
     assert seen["joins"] == 400
+    two_voices = [(row, flag, f"voice {i % 2}") for i, (row, flag) in enumerate(zip(features, changed, strict=True))]
+    assert calibration.join_detectability(two_voices, trees=40)["balanced_accuracy"] > 0.8
+    for few in ([], two_voices[:1], two_voices[::2], [row for row in two_voices if row[1]]):
+        with pytest.raises(UserError, match=f"{len(few)} joins are too few.*--clips"):
+            calibration.join_detectability(few)
 
 
 def test_calibration_rules_change_only_what_they_must():
@@ -119,6 +126,36 @@ def test_measures_of_real_clips():
         assert np.sqrt(np.mean(loud.waveform**2)) > 1.5 * np.sqrt(np.mean(soft.waveform**2))
     finally:
         world.close()
+
+
+def test_the_report_of_a_second_rules_file_holds_all_numbers(tmp_path, capsys):
+    """From the command line, of a small world with numbers of its own."""
+    pytest.importorskip("espeakng_loader", reason="the world speaks with espeakng-loader (requirements-world.txt)")
+    text = RULES.text.replace("seed = 20260701", "seed = 5").replace('name = "world-a"', 'name = "world-small"')
+    start, end = text.index("[subsets.demo]"), text.index("[subsets.tiny]")
+    path = tmp_path / "rules.toml"
+    path.write_text(text[:start] + text[end:])
+    out = tmp_path / "report"
+    arguments = ["--rules", str(path), "--out", str(out), "--takes", "1", "--clips", "12", "--videos", "0", "--quiet"]
+    assert report.main(arguments) == 0
+    numbers = json.loads((out / "report.json").read_text())
+    written = (out / "report.md").read_text()
+    assert written.strip() in capsys.readouterr().out
+    assert numbers["world"] == "world-small" and numbers["world_hash"] != RULES.world_hash
+    assert numbers["world_hash"] in written and "32 clips of 4 training voices" in written
+    for observer in numbers["ideal_observer"].values():
+        assert (observer["num_voices"], observer["num_clips"]) == (4, 32)
+        assert observer["interval"][0] <= observer["accuracy"] <= observer["interval"][1]
+        assert sum(map(sum, observer["confusion"])) == 32 and sum(observer["importance"].values()) == pytest.approx(1.0)
+    assert numbers["ideal_observer"]["full"]["true_parameters"] > 0.5
+    assert numbers["joins"]["joins"] >= 4 and 0.0 <= numbers["joins"]["balanced_accuracy"] <= 1.0
+    assert numbers["additive_residual"]["mouth"] > 0.10
+    # Processor time counts the synthesiser's own process, and a record costs more than its sound.
+    assert 1000 > numbers["speed"]["sound"] > numbers["speed"]["whole"] > 1
+    assert sum(numbers["clips"]["label_share"].values()) == pytest.approx(1.0)
+    assert 1.5 < numbers["clips"]["mean_duration_s"] < 8.0
+    for name in ("histograms.png", "confusion.png"):
+        assert min(Image.open(out / name).size) > 300
 
 
 def test_a_report_that_cannot_be_written_is_one_line(capsys):
