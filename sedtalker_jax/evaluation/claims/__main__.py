@@ -44,7 +44,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--other-data",
         metavar="DIR",
-        help=f"records of another world for what carries over, '' for none (default: {Settings.other_data} where it exists)",
+        help=f"records of another world for what carries over, '' for none (default: {Settings.other_data} where it exists, "
+        "none with another --data)",
     )
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="jobs at a time (default: %(default)s)")
     parser.add_argument("--smoke", action="store_true", help="tiny models and a few steps: tries everything out in minutes")
@@ -82,7 +83,7 @@ def _all_jobs(arguments: argparse.Namespace) -> int:
     settings = Settings(
         directory=arguments.out,
         data=arguments.data,
-        other_data=_other_data(arguments.other_data),
+        other_data=_other_data(arguments.other_data, arguments.data),
         seeds=tuple(range(arguments.seeds)),
         smoke=arguments.smoke,
     )
@@ -105,9 +106,11 @@ def _all_jobs(arguments: argparse.Namespace) -> int:
     return 1 if outcome.failed else 0
 
 
-def _other_data(given: str | None) -> str:
+def _other_data(given: str | None, data: str) -> str:
     if given is not None:
         return given
+    if data != Settings.data:
+        return ""
     if not (Path(Settings.other_data) / "manifest.json").exists():
         print(f"{Settings.other_data} is not there: nothing is tested on another world", file=sys.stderr)
         return ""
