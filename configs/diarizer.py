@@ -4,6 +4,8 @@ Command:  python train.py --config=configs/diarizer.py --workdir=runs/diarizer \
               --config.data.speech=records/ravdess,records/crema_d --config.model.pretrained=DIR
 Variants: configs/diarizer.py:paper (SEDTalker: seven emotions, WavLM-base-plus, a 768-256-128-7 head per frame),
           :speechbrain (WavLM-large and a linear head), :smoke (a few steps of a tiny model).
+Leave-one-corpus-out: --config.data.held_out=crema_d trains on the other corpora of data.speech; evaluate.py with the same
+          flags scores all clips of the one left out.
 Cost and metrics: not yet measured on real corpora.
 """
 

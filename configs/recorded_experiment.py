@@ -15,6 +15,8 @@ def base() -> ConfigDict:
     config.log_every = 50
     config.checkpoint.every_steps = 1_000
     config.data.speech = ""
+    # Corpus of data.speech that training and calibration leave out and evaluate.py scores: leave-one-corpus-out.
+    config.data.held_out = ""
     config.data.face = ""
     config.data.make_command = PREPARE
     config.data.valid_clips = 512

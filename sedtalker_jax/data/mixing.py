@@ -112,5 +112,12 @@ def hold_out(directories: Sequence[str | Path], corpus: str) -> tuple[list[str],
     return rest, held
 
 
+def every_record(directories: Sequence[str | Path]) -> Iterator[dict[str, Any]]:
+    """The records of all splits of record directories, decoded: a corpus that was held out whole."""
+    for directory in directories:
+        for split in read_manifest(directory)["splits"]:
+            yield from RecordReader(directory, split)
+
+
 def _name(manifest: Mapping[str, Any]) -> str:
     return str(manifest.get("corpus") or manifest.get("world", ""))

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
+from sedtalker_jax.data.records import read_manifest
 from sedtalker_jax.emotion.formats import write_text
 from sedtalker_jax.emotion.labels import CANONICAL
 from sedtalker_jax.evaluation.table import ScoreTable
+
+MODEL_CARD = "MODEL_CARD.md"
+"""Name of the card inside a workdir."""
 
 _INTENDED_USE = (
     "Animating faces from speech, research on speech emotion and facial animation, and teaching. Emotion here means acted or "
@@ -66,6 +72,67 @@ def write_model_card(
         lines += [table.markdown(), ""]
     lines += ["## Intended use", "", _INTENDED_USE, "", "## Not for", "", _OUT_OF_SCOPE, "", "## Limits", "", _LIMITS, ""]
     write_text(path, "\n".join(lines))
+
+
+def write_run_card(
+    workdir: str | os.PathLike,
+    meta: Mapping[str, Any],
+    directories: Sequence[str],
+    step: int,
+    tables: Sequence[ScoreTable] = (),
+) -> None:
+    """The card of a workdir: training writes it before its first checkpoint, evaluation again with the scores.
+
+    Args:
+      workdir: of train.py.
+      meta: what its checkpoints hold beside the parameters.
+      directories: record directories that it was trained on.
+      step: training steps of the checkpoint that the scores are of, or that training will end with.
+      tables: scores; none = not evaluated.
+
+    Raises:
+      UserError: a directory has no manifest, the place can't be written.
+    """
+    parts = [part for part in ("diarizer", "animator") if meta["model"].get(part)]
+    facts: dict[str, object] = {"parts": " and ".join(parts), "training steps": step}
+    config = meta["config"]
+    if config["model"].get("pretrained"):
+        facts["speech encoder begun from"] = Path(config["model"]["pretrained"]).name
+    if config["data"].get("held_out"):
+        facts["held out of training, for the scores"] = config["data"]["held_out"]
+    if meta["world_hash"]:
+        facts["built-in world"] = meta["world_hash"]
+    data = data_facts(directories)
+    write_model_card(
+        Path(workdir) / MODEL_CARD,
+        f"sedtalker_jax: {Path(workdir).name}",
+        labels=meta["labels"],
+        data=data,
+        tables=tables,
+        facts=facts,
+    )
+
+
+def data_facts(directories: Sequence[str]) -> dict[str, dict[str, object]]:
+    """What a card says of each record directory: corpus -> licence, hours, clips, speakers, licence filter.
+
+    Raises:
+      UserError: a directory has no manifest.
+    """
+    found: dict[str, dict[str, object]] = {}
+    for directory in directories:
+        manifest = read_manifest(directory)
+        train = manifest["splits"].get("train", {})
+        entry: dict[str, object] = {
+            "licence": manifest.get("licence", "synthesised by this project" if manifest.get("world") else "unknown"),
+            "training hours": round(float(train.get("hours", 0.0)), 2),
+            "training clips": train.get("records", 0),
+            "training voices": len(train.get("speakers", ())),
+        }
+        if manifest.get("licence_filter", "any") != "any":
+            entry["clips kept"] = f"those that allow {manifest['licence_filter']} use"
+        found[str(manifest.get("corpus") or manifest.get("world") or Path(directory).name)] = entry
+    return found
 
 
 def _cell(value: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import pathlib
@@ -11,11 +12,12 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from sedtalker_jax import evaluation as ev
-from sedtalker_jax.data.mixing import open_records
+from sedtalker_jax.data.mixing import every_record, open_records
 from sedtalker_jax.data.records import read_manifest
 from sedtalker_jax.emotion import EmotionTrack
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.evaluation import report
+from sedtalker_jax.evaluation.model_card import write_run_card
 from sedtalker_jax.evaluation.table import ScoreTable, write_metrics_json
 from sedtalker_jax.inference.editing import fit_edit_dictionary
 from sedtalker_jax.inference.pipeline import EDIT_DICTIONARY, SEDTalker
@@ -23,6 +25,8 @@ from sedtalker_jax.inference.scoring import (
     AnimationScores,
     Predictions,
     fit_temperature,
+    group_tables,
+    intended_and_perceived,
     predict,
     score_animation,
     score_emotion,
@@ -30,7 +34,7 @@ from sedtalker_jax.inference.scoring import (
 from sedtalker_jax.speech import save_audio
 from sedtalker_jax.training.checkpoint import read_meta
 from sedtalker_jax.training.experiment import shared_space
-from sedtalker_jax.training.streams import streams_of
+from sedtalker_jax.training.streams import held_out_directories, streams_of
 
 
 def evaluate(
@@ -44,6 +48,8 @@ def evaluate(
     """Scores a workdir's newest checkpoint and writes metrics.json, report.html, plots and an example's sound beside it.
 
     Before that the temperature is fitted to the validation split, and the edit dictionary to clips of the training split.
+
+    With `data.held_out` the emotion is scored on all clips of the corpus that was left out of training.
 
     Of a diarizer alone the emotion is scored, of an animator alone the motion. On another world than the model was trained on
     (`--config.data.directory=DIR`) nothing is fitted to the data: the temperature stays the one that the model's own
@@ -64,9 +70,11 @@ def evaluate(
     """
     model = SEDTalker.load(workdir)
     meta, step = read_meta(workdir)
-    parts = {part: stream.directories for stream in streams_of(config.data, config.pipeline) for part in stream.parts}
+    streams = streams_of(config.data, config.pipeline)
+    parts = {part: stream.directories for stream in streams for part in stream.parts}
     voices = parts.get("speech", ()) if model.model.config.diarizer is not None else ()
     faces = parts.get("face", ()) if model.codec is not None else ()
+    held_out = held_out_directories(config.data)
     manifest = read_manifest((voices or faces)[0])
     world_hash = manifest.get("world_hash", "")
     if world_hash != meta["world_hash"]:
@@ -76,7 +84,8 @@ def evaluate(
         workdir.mkdir(exist_ok=True)
     elif voices:
         calibrate(model, open_records(voices, "valid"), config.data.valid_clips, workdir)
-        fit_edit_dictionary(model, open_records(voices, "train")).save(workdir / EDIT_DICTIONARY)
+        seen = open_records(faces, "valid") if faces else None
+        fit_edit_dictionary(model, open_records(voices, "train"), faces=seen).save(workdir / EDIT_DICTIONARY)
     info = {
         "step": step,
         "split": split,
@@ -90,7 +99,11 @@ def evaluate(
     records: Sequence[Mapping[str, Any]] = ()
     tracks: Sequence[EmotionTrack] = ()
     if voices:
-        records = _first(open_records(voices, split), max_clips)
+        if held_out:
+            info |= {"split": "all", "held_out": config.data.held_out}
+            records = list(itertools.islice(every_record(held_out), max_clips))
+        else:
+            records = _first(open_records(voices, split), max_clips)
         predictions = predict(model, records, f"diarize {split}")
         tracks = predictions.tracks
         emotion = score_emotion(model, predictions, voices, baseline_clips=baseline_clips, workers=os.cpu_count() or 1)
@@ -98,11 +111,15 @@ def evaluate(
         if emotion.differences is not None:
             tables["emotion_differences"] = emotion.differences
         tables["per_emotion"] = emotion.per_emotion
+        tables |= group_tables(predictions)
+        kinds = intended_and_perceived(predictions)
+        if kinds is not None:
+            tables["intended_and_perceived"] = kinds
         figures |= _emotion_figures(model, predictions, emotion)
         info["clips"] = len(records)
         example = predictions.records[_example(predictions)]
     if faces:
-        shared = faces == voices
+        shared = faces == voices and not held_out
         moving = records if shared else _first(open_records(faces, split), max_clips)
         heard = tracks if shared else [_heard(model, record) for record in moving]
         animation = score_animation(model, moving, heard, shared_space(faces))
@@ -116,12 +133,16 @@ def evaluate(
         if not voices:
             example = moving[0]
     write_metrics_json(workdir / "metrics.json", tables, info)
+    if world_hash == meta["world_hash"]:
+        trained_on = list(dict.fromkeys(path for stream in streams for path in stream.directories))
+        write_run_card(workdir, meta, trained_on, step, list(tables.values()))
     for name, figure in figures.items():
         report.save_figure(figure, workdir / "plots" / f"{name}.png")
     report.write_report(workdir / "report.html", f"sedtalker_jax: {workdir}", list(tables.values()), figures, info)
     save_audio(workdir / "speech.wav", example["waveform"])
     # No number without the data that it belongs to; recorded corpora have no world.
-    print(f"\n{split} split of world {world_hash or '-'}, model of step {step} trained on world {meta['world_hash'] or '-'}")
+    scored, learned = (name or "-" for name in (world_hash, meta["world_hash"]))
+    print(f"\n{info['split']} split of world {scored}, model of step {step} trained on world {learned}")
     for table in tables.values():
         print("\n" + table.plain())
     print(f"\n{workdir}: metrics.json, report.html, plots/ and speech.wav ({example['id']}) written")

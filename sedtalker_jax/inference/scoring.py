@@ -118,12 +118,76 @@ def score_emotion(
     systems = {
         "model": predictions.tracks,
         "majority": ev.constant_tracks(predictions.clips, ev.majority_label(sample, labels)),
+        "training shares": ev.prior_tracks(predictions.clips, _shares_of_labels(sample, len(labels))),
         "prosody forest": forest_tracks(forest, predictions),
     }
     if predictions.records[0].get("prosody"):
         oracle = FrameForest(directories, true_prosody, labels, baseline_clips, workers=workers)
         systems["oracle prosody"] = forest_tracks(oracle, predictions)
     return ev.evaluate_emotion(predictions.clips, systems, title="Emotion per frame")
+
+
+def _shares_of_labels(frames: Sequence[np.ndarray], num_labels: int) -> np.ndarray:
+    known = np.concatenate([emotion[emotion >= 0] for emotion in frames])
+    return np.bincount(known, minlength=num_labels) / max(len(known), 1)
+
+
+def group_tables(predictions: Predictions) -> dict[str, ScoreTable]:
+    """The model's scores apart by corpus, sex and language, where the records name more than one."""
+    tables = {}
+    for name in ("corpus", "sex", "language"):
+        groups = [str(record.get(name) or "unknown") for record in predictions.records]
+        if len(set(groups)) > 1:
+            title = f"Emotion per frame, by {name}"
+            tables[f"by_{name}"] = ev.scores_by_group(predictions.clips, predictions.tracks, groups, title=title)
+    return tables
+
+
+def intended_and_perceived(predictions: Predictions) -> ScoreTable | None:
+    """The model against what actors were asked for and against what listeners heard, on the clips that have both.
+
+    A clip counts where its listeners agreed on one emotion that the model knows. None if no clip does.
+    """
+    kept, intended, perceived = [], [], []
+    for index, (record, clip) in enumerate(zip(predictions.records, predictions.clips, strict=True)):
+        heard = perceived_clip(record, clip)
+        if heard is not None:
+            kept.append(index)
+            intended.append(clip)
+            perceived.append(heard)
+    if not kept:
+        return None
+    tracks = [predictions.tracks[index] for index in kept]
+    kinds = {"intended": intended, "perceived": perceived}
+    found = {name: ev.evaluate_emotion(clips, {name: tracks}).table for name, clips in kinds.items()}
+    metrics = {row.metric: row for table in found.values() for row in table.rows}
+    rows = []
+    for metric, row in metrics.items():
+        values = {name: r.values[name] for name, table in found.items() for r in table.rows if r.metric == metric}
+        rows.append(dataclasses.replace(row, values=values))
+    agree = np.mean([a.segments[0][2] == b.segments[0][2] for a, b in zip(intended, perceived, strict=True)])
+    note = f"{found['intended'].note} Listeners heard what was intended in {agree:.1%} of these recordings."
+    return ScoreTable("Emotion per frame, as intended and as perceived", tuple(kinds), rows, note)
+
+
+def perceived_clip(record: Mapping[str, Any], clip: ev.EmotionClip) -> ev.EmotionClip | None:
+    """A clip of one emotion with the listeners' label in the place of the intended one.
+
+    Its intensity is theirs too: known where they gave a level and heard what was intended.
+
+    Returns:
+      None where nobody rated it, the vote was a tie, or the model does not know the emotion.
+    """
+    votes = record.get("perceived", ())
+    if len(votes) != 1 or votes[0] not in clip.labels:
+        return None
+    level = record.get("perceived_level", np.nan)
+    return dataclasses.replace(
+        clip,
+        emotion=np.where(clip.emotion >= 0, clip.labels.index(votes[0]), -1).astype(clip.emotion.dtype),
+        intensity=np.full(len(clip.emotion), level, np.float32),
+        segments=[(start, end, votes[0]) for start, end, *_ in clip.segments],
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from sedtalker_jax.evaluation.model_card import write_run_card
 from sedtalker_jax.training.checkpoint import Checkpointer
 from sedtalker_jax.training.experiment import Experiment
 from sedtalker_jax.training.logging import MetricsWriter
@@ -73,6 +74,10 @@ def train(experiment: Experiment, workdir: str) -> dict[str, float]:
         first = int(jax.device_get(state.step))
         if is_first and first:
             print(f"{workdir}: resuming at step {first}", file=sys.stderr)
+        if is_first and first < num_steps:
+            # A run that goes on has no scores yet; one that has ended keeps the card that evaluation wrote.
+            directories = list(dict.fromkeys(path for stream in experiment.streams for path in stream.directories))
+            write_run_card(workdir, experiment.meta, directories, num_steps)
         batches = experiment.train_batches(next_batch, next_batch + num_steps - first)
         bar = tqdm(total=num_steps, initial=first, desc="train", unit="step", disable=not is_first, mininterval=2.0)
         with MetricsWriter(workdir, first, enabled=is_first) as writer, bar:

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from sedtalker_jax.data.cross_fade import same_recording
 from sedtalker_jax.data.face_codec import FaceCodec
-from sedtalker_jax.data.mixing import open_records
+from sedtalker_jax.data.mixing import hold_out, open_records
 from sedtalker_jax.data.pipeline import Batch, PipelineConfig, TrainBatches, iterate, make_example, pad_batch
 
 PARTS = {"directory": ("speech", "face"), "speech": ("speech",), "face": ("face",)}
@@ -83,10 +83,15 @@ class Stream:
 def streams_of(data: ConfigDict, pipeline: ConfigDict) -> tuple[Stream, ...]:
     """The streams that config.data names under `directory` (voice and face of the same clips) or `speech` and `face`.
 
+    The corpus that config.data.held_out names is left out of `speech`: leave-one-corpus-out.
+
     Raises:
       ValueError: none is named, or `directory` together with another.
+      UserError: no directory of `speech` holds the corpus to leave out, or none is left.
     """
     named = {name: _paths(data.get(name)) for name in PARTS}
+    if data.get("held_out"):
+        named["speech"] = tuple(hold_out(named["speech"], data.held_out)[0])
     named = {name: paths for name, paths in named.items() if paths}
     if not named or ("directory" in named and len(named) > 1):
         raise ValueError(f"config.data names {sorted(named) or 'no records'}; expected directory, or speech, face, or both")
@@ -95,6 +100,15 @@ def streams_of(data: ConfigDict, pipeline: ConfigDict) -> tuple[Stream, ...]:
     # Joined utterances have no face, and a voice does not fade into another emotion.
     voices, faces = dataclasses.replace(sizes, cross_fade=None), dataclasses.replace(sizes, joins=None)
     return tuple(Stream(PARTS[name], paths, voices if name == "speech" else faces) for name, paths in named.items())
+
+
+def held_out_directories(data: ConfigDict) -> tuple[str, ...]:
+    """The directories of the corpus that config.data.held_out names; none without one. All of their splits are a test set.
+
+    Raises:
+      UserError: as `streams_of`.
+    """
+    return tuple(hold_out(_paths(data.get("speech")), data.held_out)[1]) if data.get("held_out") else ()
 
 
 def _paths(value: str | Sequence[str] | None) -> tuple[str, ...]:

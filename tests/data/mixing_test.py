@@ -74,6 +74,12 @@ def test_manifests_add_up(directories):
 def test_one_corpus_is_held_out_whole(directories):
     train, test = mixing.hold_out(directories, "tess")
     assert train == [str(directories[0])] and test == [str(directories[1])]
+    every = list(mixing.every_record(test))
+    counts = records.read_manifest(directories[1])["splits"]
+    assert len({r["id"] for r in every}) == sum(split["records"] for split in counts.values()) == len(every)
+    assert {r["corpus"] for r in every} == {"tess"} and {r["split"] for r in every} == {
+        name for name, split in counts.items() if split["records"]
+    }
     with pytest.raises(UserError, match="no directory holds 'meld' to leave out; there are savee, tess"):
         mixing.hold_out(directories, "meld")
     with pytest.raises(UserError, match="nothing to train on"):

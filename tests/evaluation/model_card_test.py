@@ -1,6 +1,7 @@
+from sedtalker_jax.data.records import write_json
 from sedtalker_jax.emotion import PAPER
 from sedtalker_jax.evaluation.bootstrap import Interval
-from sedtalker_jax.evaluation.model_card import write_model_card
+from sedtalker_jax.evaluation.model_card import MODEL_CARD, data_facts, write_model_card, write_run_card
 from sedtalker_jax.evaluation.table import ScoreRow, ScoreTable
 
 
@@ -21,3 +22,40 @@ def test_a_card_names_data_licences_scores_and_gaps(tmp_path):
 def test_a_card_without_scores_says_so(tmp_path):
     write_model_card(tmp_path / "card.md", "untested", labels=PAPER, data={})
     assert "Not evaluated." in (tmp_path / "card.md").read_text()
+
+
+def manifest(directory, **content):
+    directory.mkdir()
+    splits = {"train": {"records": 7, "hours": 1.234, "speakers": ["a", "b"], "frames": {}}}
+    write_json(directory / "manifest.json", {"splits": splits, **content})
+    return str(directory)
+
+
+def test_a_runs_card_tells_licences_from_the_manifests_and_what_was_held_out(tmp_path):
+    directories = [
+        manifest(tmp_path / "one", corpus="ravdess", licence="CC BY-NC-SA 4.0"),
+        manifest(tmp_path / "two", corpus="crema_d", licence="ODbL 1.0", licence_filter="commercial"),
+        manifest(tmp_path / "three", corpus="captures"),
+        manifest(tmp_path / "four", world="world-a", world_hash="abc"),
+    ]
+    facts = data_facts(directories)
+    licences = {name: entry["licence"] for name, entry in facts.items()}
+    assert licences == {
+        "ravdess": "CC BY-NC-SA 4.0",
+        "crema_d": "ODbL 1.0",
+        "captures": "unknown",
+        "world-a": "synthesised by this project",
+    }
+    assert facts["ravdess"]["training voices"] == 2 and "clips kept" not in facts["ravdess"]
+    assert "commercial" in facts["crema_d"]["clips kept"]
+    meta = {
+        "model": {"diarizer": {"embedding_size": 24}, "animator": None},
+        "config": {"model": {"pretrained": "pretrained/wavlm-large"}, "data": {"held_out": "meld"}},
+        "labels": PAPER,
+        "world_hash": "",
+    }
+    write_run_card(tmp_path, meta, directories, 1_000)
+    text = (tmp_path / MODEL_CARD).read_text()
+    for expected in ("parts: diarizer\n", "training steps: 1000", "wavlm-large", "meld", "ODbL 1.0", "Not evaluated."):
+        assert expected in text, expected
+    assert "pretrained/wavlm" not in text, "no paths of the machine"

@@ -18,7 +18,14 @@ from sedtalker_jax.emotion import EmotionTrack
 from sedtalker_jax.emotion.labels import ACTIVE, CANONICAL
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.face.space import FaceSpace
-from sedtalker_jax.inference.scoring import score_animation
+from sedtalker_jax.inference.scoring import (
+    Predictions,
+    emotion_clip,
+    group_tables,
+    intended_and_perceived,
+    perceived_clip,
+    score_animation,
+)
 from tests.data.faces import captures_test, trees
 
 SECONDS = 1.6
@@ -120,3 +127,46 @@ def test_faces_without_labels_or_lip_points_are_scored_by_what_they_have(tmp_pat
     assert "emotional_vertex_error_mm2" not in table and "lip_distance_error_mm" not in table and not scores.curves
     lips = table["lip_mean_squared_error_mm2"]["systems"]
     assert lips["model"]["value"] < 0.01 * lips["neutral template"]["value"]
+
+
+def heard(number, label, *, votes=None, level=None, sex="female", right=True):
+    """A recording of one emotion, its listeners' votes, and a track that says `label` (or neutral) throughout."""
+    T = axes.num_speech_frames(SAMPLES)
+    fields = {} if votes is None else {"perceived": votes}
+    fields |= {} if level is None else {"perceived_level": level}
+    record = {
+        "id": f"clip-{number}", "speaker": f"voice-{number % 3}", "num_samples": SAMPLES, "labels": list(CANONICAL),
+        "segments": [[0.0, SECONDS, label]], "emotion": np.r_[[-1], np.full(T - 1, CANONICAL.index(label))].astype(np.int8),
+        "intensity": np.full(T, np.nan, np.float16), "corpus": "toy", "sex": sex, **fields,
+    }  # fmt: skip
+    said = np.tile(np.eye(8, dtype=np.float32)[CANONICAL.index(label) if right else 0], (T, 1))
+    return record, EmotionTrack(CANONICAL, said, np.full(T, 0.5, np.float32), duration=SECONDS)
+
+
+def as_predictions(pairs):
+    records, tracks = zip(*pairs, strict=True)
+    return Predictions(list(records), [emotion_clip(record, CANONICAL) for record in records], list(tracks))
+
+
+def test_intended_and_perceived_labels_are_scored_apart_on_the_clips_that_have_both():
+    pairs = [heard(i, "sad", votes=["sad"], level=0.4) for i in range(4)]
+    pairs += [heard(4 + i, "fear", votes=["sad"]) for i in range(2)]  # the track says what was intended: fear
+    pairs += [heard(6, "fear", votes=["fear", "sad"]), heard(7, "fear"), heard(8, "happy", votes=["bored"])]
+    table = intended_and_perceived(as_predictions(pairs))
+    rows = {row.metric: {name: score.value for name, score in row.values.items()} for row in table.rows}
+    assert rows["frame_accuracy"] == pytest.approx({"intended": 1.0, "perceived": 4 / 6})
+    assert rows["eder"] == pytest.approx({"intended": 0.0, "perceived": 2 / 6}, abs=0.02)
+    assert "6 recordings" in table.note and "66.7%" in table.note
+    clip = perceived_clip(pairs[0][0], emotion_clip(pairs[0][0], CANONICAL))
+    np.testing.assert_allclose(clip.intensity, 0.4)
+    misheard = perceived_clip(pairs[4][0], emotion_clip(pairs[4][0], CANONICAL))
+    assert np.isnan(misheard.intensity).all() and misheard.emotion[0] == -1 and misheard.segments[0][2] == "sad"
+    assert intended_and_perceived(as_predictions(pairs[6:])) is None
+
+
+def test_groups_are_scored_apart_where_there_is_more_than_one():
+    pairs = [heard(i, "sad", sex=sex, right=sex == "female") for i, sex in enumerate(["female", "male", ""] * 3)]
+    tables = group_tables(as_predictions(pairs))
+    assert list(tables) == ["by_sex"]
+    (accuracy,) = [row for row in tables["by_sex"].rows if row.metric == "frame_accuracy"]
+    assert {name: score.value for name, score in accuracy.values.items()} == {"female": 1.0, "male": 0.0, "unknown": 0.0}
