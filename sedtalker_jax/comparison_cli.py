@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -76,7 +77,7 @@ def read_panel(name: str, path: Path, template: str | None, track: Path | None, 
                 vertices, faces, fps = stored["vertices"], stored["faces"], float(stored["fps"])
                 grid = float(stored["track_frame_rate"]), float(stored["track_start"])
                 known = EmotionTrack(tuple(map(str, stored["labels"])), stored["probabilities"], stored["intensity"], *grid)
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: neither vertices nor what animate wrote ({error}); give a .npy or .npz file") from error
     if faces is None:
         if template is None or Path(template).suffix.lower() not in MESH_SUFFIXES:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
+import zipfile
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -183,6 +184,6 @@ class FaceCodec:
                 arrays = {f.name: stored[f.name] for f in dataclasses.fields(cls) if f.name != "space"}
         except FileNotFoundError as error:
             raise UserError(f"{path}: not found; it is written by train.py beside the checkpoints") from error
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"{path}: damaged ({error}); copy it again from where the model was trained") from error
         return cls(space=FaceSpace.load(pathlib.Path(directory) / _SPACE), **arrays)

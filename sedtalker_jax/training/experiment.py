@@ -39,6 +39,7 @@ from sedtalker_jax.training.checkpoint import CheckpointConfig
 from sedtalker_jax.training.consistency import MAPPER_FILE, Consistency, mapper_width
 from sedtalker_jax.training.losses import JointObjective, LossConfig
 from sedtalker_jax.training.motion_losses import FaceLossConstants
+from sedtalker_jax.training.motion_readers import READER_TERMS, FrozenReader, fit_reader, reader_file
 from sedtalker_jax.training.optim import OptimConfig, learning_rate_schedule, make_optimizer
 from sedtalker_jax.training.parallel import Parallel, ParallelConfig
 from sedtalker_jax.training.state import TrainState, combine, partition
@@ -118,6 +119,7 @@ class Experiment:
             label_weights(self.manifest, self.labels) if hears else None,
             None if self.codec is None else FaceLossConstants.of(self.codec, [k for k, v in config.loss.items() if v]),
             self._consistency(pathlib.Path(workdir)),
+            self._readers(pathlib.Path(workdir)),
         )
         self.optim = OptimConfig(**config.optim)
         self.optimizer: optax.GradientTransformation = make_optimizer(self.optim, self.num_steps)
@@ -166,13 +168,9 @@ class Experiment:
             return None
         if (workdir / "face_statistics.npz").exists():
             return FaceCodec.load(workdir)
-        directories = faces[0].directories
-        space = shared_space(directories)
-        reader = open_records(directories, "train", decode_audio=False)
-        count = min(len(reader), self.config.data.codec_clips)
-        records = [reader[int(i)] for i in np.linspace(0, len(reader) - 1, count)]
+        records = self._face_records
         codec = FaceCodec.fit(
-            space,
+            shared_space(faces[0].directories),
             [np.asarray(record["motion"]) for record in records],
             [record["template"] for record in records],
             self.config.data.template_code_size,
@@ -180,6 +178,28 @@ class Experiment:
         if jax.process_index() == 0:
             codec.save(workdir)
         return codec
+
+    @functools.cached_property
+    def _face_records(self) -> list[dict[str, Any]]:
+        """data.codec_clips training records with faces, from all over the split, to fit statistics and readers to."""
+        reader = open_records(next(s for s in self.streams if "face" in s.parts).directories, "train", decode_audio=False)
+        count = min(len(reader), self.config.data.codec_clips)
+        return [reader[int(i)] for i in np.linspace(0, len(reader) - 1, count)]
+
+    def _readers(self, workdir: pathlib.Path) -> dict[str, FrozenReader]:
+        """The frozen readers of the loss terms in use: the workdir's if a run has begun there, else fitted to true motion."""
+        readers = {}
+        for term in READER_TERMS if self.codec is not None else ():
+            if not self.config.loss.get(term):
+                continue
+            path = workdir / reader_file(term)
+            if path.exists():
+                readers[term] = FrozenReader.load(path)
+                continue
+            readers[term] = fit_reader(term, self.codec, self._face_records, self.labels, self.config.seed)
+            if jax.process_index() == 0:
+                readers[term].save(path)
+        return readers
 
     def _consistency(self, workdir: pathlib.Path) -> Consistency | None:
         """The workdir's motion mapper if a run has begun there, else one fitted to the training split; None without the loss.
@@ -197,11 +217,9 @@ class Experiment:
             return None
         if (workdir / MAPPER_FILE).exists():
             return Consistency.load(workdir / MAPPER_FILE)
-        reader = open_records(next(s for s in self.streams if "face" in s.parts).directories, "train", decode_audio=False)
         columns = [ACTIVE.index(name) for name in self.labels if name != "neutral"]
         motions, activations = [], []
-        for i in np.linspace(0, len(reader) - 1, min(len(reader), self.config.data.codec_clips)):
-            record = reader[int(i)]
+        for record in self._face_records:
             motions.append(self.codec.normalise(np.asarray(record["motion"], np.float32)))
             activations.append(np.asarray(record["activation"], np.float32)[:, columns])
         shapes = jax.eval_shape(self.model.init, jax.random.key(0), self._dummy_batch())["params"]["animator"]

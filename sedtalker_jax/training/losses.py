@@ -16,6 +16,7 @@ from sedtalker_jax.models.track_source import EDITED_TRACK
 from sedtalker_jax.randomness import example_keys, fold
 from sedtalker_jax.training.consistency import Consistency
 from sedtalker_jax.training.motion_losses import MOTION_TERMS, FaceLossConstants, motion_sums, motion_weights
+from sedtalker_jax.training.motion_readers import READER_TERMS, FrozenReader, reader_sums, reader_weights
 from sedtalker_jax.training.step import Batch
 
 
@@ -35,6 +36,8 @@ class LossConfig:
       acceleration, upper_face_acceleration: squared error of second differences, in the same units as the velocities.
       lip_closure: squared error of the vector between the inner lips on the frames in which the true lips are shut, in units of
         that vector's mean square over the training motion.
+      shown_emotion: divergence of the emotion that a frozen reader finds in the motion from the one in the true one, in nats.
+      lip_reading: squared error of a frozen lip reader's features, in units of their spread (training.motion_readers).
       consistency: squared error between the emotion that the motion shows and the one that the diarizer's heads read from the
         embedding behind it, heard or edited (training.consistency), in units of the strengths' mean square.
       moe_balance: load balance of the experts.
@@ -53,6 +56,8 @@ class LossConfig:
     acceleration: float = 0.0
     upper_face_acceleration: float = 0.0
     lip_closure: float = 0.0
+    shown_emotion: float = 0.0
+    lip_reading: float = 0.0
     consistency: float = 0.0
     moe_balance: float = 0.01
     label_smoothing: float = 0.05
@@ -68,6 +73,7 @@ class JointObjective:
         class_weights: np.ndarray | None,
         face: FaceLossConstants | None,
         consistency: Consistency | None = None,
+        readers: Mapping[str, FrozenReader] | None = None,
     ):
         """Args:
         model: the joint model.
@@ -75,14 +81,19 @@ class JointObjective:
         class_weights: [K] weight of every label, in the order of the model's labels; None when batches have no speech part.
         face: constants of the face data; None when batches have no face part.
         consistency: the fitted mapper; None without the consistency term.
+        readers: the fitted reader of every one of READER_TERMS that has a scale.
         """
         if class_weights is not None and len(class_weights) != len(model.config.diarizer.labels):
             raise ValueError(f"class_weights: {len(class_weights)} values for labels {model.config.diarizer.labels}")
         self.model, self.config, self.face, self.consistency = model, config, face, consistency
+        self.readers = dict(readers or {})
         self.class_weights = None if class_weights is None else np.asarray(class_weights)
         every = dataclasses.asdict(config)
         every.pop("label_smoothing")
         self.scales = {name: scale for name, scale in every.items() if scale}
+        unread = [] if face is None else [name for name in READER_TERMS if name in self.scales and name not in self.readers]
+        if unread:
+            raise ValueError(f"no fitted reader for {', '.join(unread)}")
         lacking = [] if face is None else [name for name in MOTION_TERMS if name in self.scales and name not in face.gram]
         if lacking:
             raise ValueError(f"no Gram matrix for {', '.join(lacking)}; the face constants have {', '.join(face.gram)}")
@@ -98,7 +109,8 @@ class JointObjective:
             if self._has_levels(part):
                 weights["levels"] = jnp.sum(part["level"] >= 0).astype(jnp.float32)
         if "face" in batch:
-            weights.update(motion_weights(_with_truth(batch["face"]), self.face))
+            truth = _with_truth(batch["face"])
+            weights.update(motion_weights(truth, self.face) | reader_weights(truth, self.readers))
             if self.consistency is not None:
                 weights["consistency"] = self.consistency.weight(batch["face"])
         parts = (self.model.config.diarizer, self.model.config.animator)
@@ -122,7 +134,9 @@ class JointObjective:
             if "levels" in outputs:
                 sums["levels"] = self._level_sum(batch["speech"], outputs["levels"])
         if "face" in batch:
-            sums.update(motion_sums(_with_truth(batch["face"]), outputs["motion"], self.face))
+            truth = _with_truth(batch["face"])
+            sums.update(motion_sums(truth, outputs["motion"], self.face))
+            sums.update(reader_sums(truth, outputs["motion"], self.readers))
             if self.consistency is not None:
                 sums["consistency"] = self.consistency.sum(batch["face"], outputs["motion"], outputs["activation"])
         sums["moe_balance"] = sum((jnp.sum(x) for x in jax.tree.leaves(sown)), start=jnp.zeros(()))
