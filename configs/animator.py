@@ -37,6 +37,7 @@ def get_config(arg: str = "") -> ConfigDict:
         config.model.animator.backbone.update(pattern="MEAEME", width=512, learned_rotary_rank=16, num_heads=8)
         # The release: Adam at 1e-4, mean squared errors of vertices and of velocities of equal weight.
         config.loss.update(vertices=1.0, velocity=1.0, lips=0.0, upper_face=0.0, upper_face_velocity=1.0)
+        config.loss.upper_face_acceleration = 0.0
         config.optim.update(learning_rate=1e-4, weight_decay=0.0)
         heads = 4 if arg == "jambatalk-biwi" else 8
         config.model.animator.backbone.num_kv_heads = heads
