@@ -56,6 +56,7 @@ from sedtalker_jax.evaluation.expression_evaluator import ExpressionEvaluator, e
 from sedtalker_jax.inference.editing import edit, edited_motion, fit_edit_dictionary
 from sedtalker_jax.inference.pipeline import EDIT_DICTIONARY, SEDTalker
 from sedtalker_jax.inference.scoring import fit_temperature, predict
+from sedtalker_jax.inference.windows import stitch
 
 MODELS = ("consistency", "plain")
 NO_CONSISTENCY, UNEDITED, TRUTH = "no-consistency", "unedited", "truth"
@@ -256,7 +257,7 @@ class EditScorer:
             model=model,
             dictionary=model.edit_dictionary,
             waveform=record["waveform"],
-            embedding=self._heard[name][number].embedding,
+            embedding=self._embeddings[name][number],
             code=model.codec.template_code(template.vertices),
             source=source,
             target=target,
@@ -355,6 +356,13 @@ def _tables(scorer: EditScorer, rows: Mapping[str, list[dict[str, float]]], fami
         ]
         title = f"Clips edited to an emotion (rows) and what the evaluator names ({arm})"
         save_table(directory, f"{family}-cross-talk-{arm}", title, CANONICAL, crossed)
+
+
+def _embedding(model: SEDTalker, waveform: Float[np.ndarray, " S"]) -> Float[np.ndarray, "T C"]:
+    heard = model.hear(waveform)
+    return stitch(
+        [part.embedding for part in heard], [part.first_frame for part in heard], axes.num_speech_frames(len(waveform))
+    )
 
 
 def _mean(values: Sequence[float]) -> float:
