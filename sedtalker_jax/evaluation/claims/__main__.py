@@ -17,7 +17,7 @@ from sedtalker_jax.evaluation.claims import verdicts
 from sedtalker_jax.evaluation.claims.areas import all_jobs
 from sedtalker_jax.evaluation.claims.documents import effect, write_readme
 from sedtalker_jax.evaluation.claims.report import write_page
-from sedtalker_jax.evaluation.claims.runner import Runner, end_with_parent, finished, perform, seed_of, select
+from sedtalker_jax.evaluation.claims.runner import Runner, end_with_parent, finished, perform, select
 from sedtalker_jax.evaluation.claims.settings import Settings
 
 COMMAND = (sys.executable, "-m", "sedtalker_jax.evaluation.claims")
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _one_job(arguments: argparse.Namespace) -> int:
     end_with_parent()
-    settings = Settings.load(arguments.out, seeds=(seed_of(arguments.job),))
+    settings = Settings.load(arguments.out, seeds=tuple(range(arguments.seeds)))
     (job,) = [job for job in all_jobs(settings) if job.name == arguments.job]
     perform(job, arguments.out)
     return 0
@@ -94,7 +94,9 @@ def _all_jobs(arguments: argparse.Namespace) -> int:
         return 0
     settings.store()
     verdicts.keep_protocol(arguments.out)
-    outcome = Runner(arguments.out, jobs, COMMAND, arguments.workers).run(60 * arguments.budget_minutes)
+    outcome = Runner(arguments.out, jobs, (*COMMAND, "--seeds", str(arguments.seeds)), arguments.workers).run(
+        60 * arguments.budget_minutes
+    )
     found = verdicts.results(arguments.out)
     verdicts.write_claims_json(arguments.out / verdicts.CLAIMS_JSON, found)
     write_page(arguments.out / "report.html", arguments.out, found)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from sedtalker_jax.evaluation.claims import animation, diarization, disentanglement, editing
+from sedtalker_jax.evaluation.claims import animation, backbone, diarization, disentanglement, editing, identity
 from sedtalker_jax.evaluation.claims.jobs import Job
 from sedtalker_jax.evaluation.claims.settings import Settings
 
-AREAS = (diarization, animation, disentanglement, editing)
+AREAS = (diarization, animation, disentanglement, identity, backbone, editing)
 """Modules with a function `jobs(settings)`, one for each group of claims."""
 
 

@@ -26,7 +26,7 @@ def start(out, *flags):
 
 def run(out, *flags):
     process = start(out, *flags)
-    errors = process.communicate(timeout=60)[1]
+    errors = process.communicate(timeout=300)[1]
     return process.returncode, errors
 
 
