@@ -1,7 +1,7 @@
 """Is a stack of Mamba and attention better than either alone, or than recurrent units? A claim of ours.
 
-Arms have the animator of the arm "oracle" with another pattern of blocks, and feed-forward networks as wide as bring its number
-of parameters to within a tenth; encoder, condition, template, data, steps and seed are the same:
+Arms have the animator of the arm "oracle" with another pattern of blocks, of widths that bring its number of parameters to
+within a tenth; encoder, condition, template, data, steps and seed are the same:
 
     transformer-mamba   MAM        attention   AAA        mamba   MMM        gru   GGG
 
@@ -36,8 +36,13 @@ REFERENCE = "transformer-mamba"
 
 PATTERNS = {REFERENCE: "MAM", "attention": "AAA", "mamba": "MMM", "gru": "GGG"}
 
-FEED_FORWARD = {REFERENCE: 2.0, "attention": 3.4, "mamba": 1.3, "gru": 1.5}
-"""Hidden width of the feed-forward networks over D: what makes the arms equally large at D = 96."""
+SIZES = {
+    REFERENCE: dict(width=96, feed_forward=2.0),
+    "attention": dict(width=96, feed_forward=3.2),
+    "mamba": dict(width=96, feed_forward=1.4),
+    "gru": dict(width=80, feed_forward=1.5),
+}
+"""D, and the hidden width of the feed-forward networks over D, at which the arms are equally large."""
 
 RATES = (1.25e-3, 2.5e-3, 5e-3)
 """Learning rates of the search; the middle one is the default of the world's configs."""
@@ -71,7 +76,7 @@ def arm_config(settings: Settings, arm: str, seed: int, tracks: Path, rate: floa
     config = animator_config(settings, seed, tracks)
     config.optim.learning_rate = rate
     if not settings.smoke or arm != REFERENCE:
-        config.model.animator.backbone.update(pattern=PATTERNS[arm], feed_forward=FEED_FORWARD[arm])
+        config.model.animator.backbone.update(pattern=PATTERNS[arm], **SIZES[arm])
     return config
 
 
