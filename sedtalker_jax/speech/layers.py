@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -44,20 +45,50 @@ class LayerNorm(nn.Module):
     param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "*b D"]) -> Float[Array, "*b D"]:
+    def __call__(self, x: Float[Array, "*b T D"]) -> Float[Array, "*b T D"]:
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), self.param_dtype)
-        y = x.astype(statistics_dtype(self.dtype))
-        y = y - jnp.mean(y, axis=-1, keepdims=True)
-        y = y * lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + self.epsilon)
-        return (y * scale + bias).astype(self.dtype)
+        statistics = statistics_dtype(self.dtype)
+        y = _norm_over_channels(x.astype(statistics), scale.astype(statistics), bias.astype(statistics), self.epsilon)
+        return y.astype(self.dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _norm_over_channels(
+    x: Float[Array, "*b T D"], scale: Float[Array, D], bias: Float[Array, D], epsilon: float
+) -> Float[Array, "*b T D"]:
+    """scale (x - m) / sqrt(v + epsilon) + bias with mean m and variance v over the last axis.
+
+    The gradient is written out for the same reason as `_norm_over_time`'s.
+    """
+    return _channels_forward(x, scale, bias, epsilon)[0]
+
+
+def _channels_forward(x, scale, bias, epsilon):
+    mean = jnp.mean(x, axis=-1, keepdims=True)
+    y = x - mean
+    inverse = lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + epsilon)
+    return y * inverse * scale + bias, (x, scale, mean, inverse)
+
+
+def _channels_backward(epsilon, residuals, cotangent):
+    x, scale, mean, inverse = residuals
+    y = (x - mean) * inverse
+    of_y = cotangent * scale
+    of_x = inverse * (of_y - jnp.mean(of_y, -1, keepdims=True) - y * jnp.mean(of_y * y, -1, keepdims=True))
+    by_clip = (-1, *x.shape[-2:])
+    of_bias, of_scale = (
+        _sum_over_time(jnp.ones(rows.shape[:2], rows.dtype), rows).sum(axis=0)
+        for rows in (cotangent.reshape(by_clip), (cotangent * y).reshape(by_clip))
+    )
+    return of_x, of_scale, of_bias
+
+
+_norm_over_channels.defvjp(_channels_forward, _channels_backward)
 
 
 class ChannelNormOverTime(nn.Module):
-    """GroupNorm with one channel per group: each channel is normed over the frames that are valid.
-
-    Sums run as matrix products, which a CPU does three times faster than a masked sum over the time axis.
-    """
+    """GroupNorm with one channel per group: each channel is normed over the frames that are valid."""
 
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
@@ -69,10 +100,41 @@ class ChannelNormOverTime(nn.Module):
         statistics = statistics_dtype(self.dtype)
         weights = valid.astype(statistics)
         weights = weights / jnp.maximum(weights.sum(axis=1, keepdims=True), 1.0)
-        y = x.astype(statistics)
-        y = y - _sum_over_time(weights, y)[:, None]
-        variance = _sum_over_time(weights, jnp.square(y))[:, None]
-        return (y * (lax.rsqrt(variance + _EPSILON) * scale) + bias).astype(self.dtype)
+        y = _norm_over_time(x.astype(statistics), weights, scale.astype(statistics), bias.astype(statistics))
+        return y.astype(self.dtype)
+
+
+@jax.custom_vjp
+def _norm_over_time(
+    x: Float[Array, "B T D"], weights: Float[Array, "B T"], scale: Float[Array, D], bias: Float[Array, D]
+) -> Float[Array, "B T D"]:
+    """scale (x - m) / sqrt(v + eps) + bias with m = sum_t w_t x_t, v = sum_t w_t (x_t - m)^2; the weights of a clip sum to 1.
+
+    The gradient is written out because sums over time must be matrix products: XLA's own, masked or from a broadcast, take a
+    CPU several times as long as the convolution before them. The weights get no gradient.
+    """
+    return _norm_forward(x, weights, scale, bias)[0]
+
+
+def _norm_forward(x, weights, scale, bias):
+    mean = _sum_over_time(weights, x)
+    variance = _sum_over_time(weights, jnp.square(x - mean[:, None]))
+    inverse = lax.rsqrt(variance + _EPSILON)
+    y = (x - mean[:, None]) * (inverse * scale)[:, None] + bias
+    return y, (x, weights, scale, mean, inverse)
+
+
+def _norm_backward(residuals, cotangent):
+    x, weights, scale, mean, inverse = residuals
+    ones = jnp.ones_like(weights)
+    y = (x - mean[:, None]) * inverse[:, None]
+    of_bias, of_scale = _sum_over_time(ones, cotangent), _sum_over_time(ones, cotangent * y)
+    through_statistics = weights[..., None] * (of_bias[:, None] + y * of_scale[:, None])
+    of_x = (inverse * scale)[:, None] * (cotangent - through_statistics)
+    return of_x, None, of_scale.sum(axis=0), of_bias.sum(axis=0)
+
+
+_norm_over_time.defvjp(_norm_forward, _norm_backward)
 
 
 def _sum_over_time(weights: Float[Array, "B T"], y: Float[Array, "B T D"]) -> Float[Array, "B D"]:

@@ -16,6 +16,7 @@ from sedtalker_jax.speech import SpeechEncoder, SpeechEncoderConfig
 from sedtalker_jax.speech.attention import relative_position_buckets, toeplitz
 from sedtalker_jax.speech.audio import MINIMUM_SAMPLES, normalise
 from sedtalker_jax.speech.encoder import trainable_mask
+from sedtalker_jax.speech.layers import _norm_over_channels, _norm_over_time
 from sedtalker_jax.speech.positional_convolution import _direct, _spectral, positional_convolution
 from sedtalker_jax.speech.spec_augment import span_masks
 from tests.speech.support import VARIANTS, apply, encode, noise, quick_jit, small_config, small_params
@@ -247,6 +248,42 @@ def test_spectral_convolution_is_the_convolution(inner, num_frames):
         for function in (_direct, positional_convolution)
     ]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=3e-5 * np.abs(a).max() + 3e-5), *pulled)
+
+
+def test_gradient_of_the_norm_over_channels_is_that_of_its_formula():
+    def formula(x, scale, bias):
+        centred = x - x.mean(-1, keepdims=True)
+        return centred / jnp.sqrt(jnp.square(centred).mean(-1, keepdims=True) + 1e-5) * scale + bias
+
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(0)
+        x, direction = rng.standard_normal((2, 3, 300, 5))
+        scale, bias = rng.standard_normal((2, 5))
+        value, pull = jax.vjp(lambda *of: _norm_over_channels(*of, 1e-5), x, scale, bias)
+        expected, expected_pull = jax.vjp(formula, x, scale, bias)
+        np.testing.assert_allclose(value, expected, atol=1e-10, rtol=1e-10)
+        for ours, theirs in zip(pull(direction), expected_pull(direction), strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=1e-9 * np.abs(theirs).max(), rtol=0)
+
+
+def test_gradient_of_the_norm_over_time_is_that_of_its_formula():
+    def formula(x, weights, scale, bias):
+        mean = jnp.einsum("bt,btd->bd", weights, x)[:, None]
+        variance = jnp.einsum("bt,btd->bd", weights, jnp.square(x - mean))[:, None]
+        return (x - mean) / jnp.sqrt(variance + 1e-5) * scale + bias
+
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(0)
+        x, direction = rng.standard_normal((2, 3, 300, 5))
+        scale, bias = rng.standard_normal((2, 5))
+        # A whole clip, a padded one, and one without any frame.
+        weights = np.arange(300) < np.array([300, 170, 0])[:, None]
+        weights = weights / np.maximum(weights.sum(1, keepdims=True), 1)
+        value, pull = jax.vjp(lambda *of: _norm_over_time(of[0], weights, *of[1:]), x, scale, bias)
+        expected, expected_pull = jax.vjp(lambda *of: formula(of[0], weights, *of[1:]), x, scale, bias)
+        np.testing.assert_allclose(value, expected, atol=1e-10, rtol=1e-10)
+        for ours, theirs in zip(pull(direction), expected_pull(direction), strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=1e-9 * np.abs(theirs).max(), rtol=0)
 
 
 def test_relative_positions():
