@@ -207,7 +207,7 @@ class EditScorer:
         self._gram = everywhere @ everywhere.T
         upper = self.scores.displacements(np.eye(space.rank), "expression").reshape(space.rank, -1)
         self._upper_gram = upper @ upper.T
-        self._heard = {name: m.hear_many([record["waveform"] for record in records]) for name, m in models.items()}
+        self._embeddings = {name: _embeddings(m, [record["waveform"] for record in records]) for name, m in models.items()}
         rng = np.random.default_rng([seed, 23])
         known = models["consistency"].edit_dictionary.labels
         self.pairs = []
@@ -358,11 +358,11 @@ def _tables(scorer: EditScorer, rows: Mapping[str, list[dict[str, float]]], fami
         save_table(directory, f"{family}-cross-talk-{arm}", title, CANONICAL, crossed)
 
 
-def _embedding(model: SEDTalker, waveform: Float[np.ndarray, " S"]) -> Float[np.ndarray, "T C"]:
-    heard = model.hear(waveform)
-    return stitch(
-        [part.embedding for part in heard], [part.first_frame for part in heard], axes.num_speech_frames(len(waveform))
-    )
+def _embeddings(model: SEDTalker, waveforms: Sequence[Float[np.ndarray, " S"]]) -> list[Float[np.ndarray, "T C"]]:
+    return [
+        stitch([part.embedding for part in heard], [part.first_frame for part in heard], axes.num_speech_frames(len(waveform)))
+        for waveform, heard in zip(waveforms, model.hear_many(waveforms), strict=True)
+    ]
 
 
 def _mean(values: Sequence[float]) -> float:
