@@ -4,7 +4,7 @@
     python -m kernels.aot --target h200                   in an environment with jax[cuda13] and absl-py (make aot-gpu)
 
 Columns: bytes of arguments and results, temporary bytes in device memory, registers and spilled bytes per thread and
-shared memory (GPU) or VLIW bundles in the innermost loop per time step (TPU, 8 steps written out), and the least time that
+shared memory (GPU) or VLIW bundles of the innermost loops and of a block outside them (TPU), and the least time that
 memory, special functions and float32 issue allow. A kernel that does not compile shows the compiler's message, and the exit
 code is 1. libtpu is under licence terms of its own, so no other part of this project needs it.
 """
@@ -144,15 +144,17 @@ def _function(spec, mode: str, implementation: str | None):
 
 
 def _tpu_bundles(files: list[Path]) -> dict:
-    """Per kernel, from the final schedule: bundles per time step in the loops that write out eight steps, and the bundles
-    of a grid step outside them (splats, state, copies), which one block of time pays once."""
+    """Per kernel, from the final schedule: bundles of one turn of each innermost loop, in program order, and the bundles of a
+    grid step outside loops (state, copies). How many time steps a turn has is in `pallas_tpu.layout.Kernel`."""
     found = {}
     for path in files:
         match = re.search(r"(selective_scan_(?:fwd|bwd))\S*final_bundles.txt", path.name)
         if match and "schedule" not in path.name:
             text = path.read_text()
-            loops = [round(n / 8, 1) for n in innermost_loops(text) if n > 80]
-            found[match.group(1)] = {"per_step": loops, "per_block": len(re.findall(_BUNDLE + r">\s*\{", text, re.M))}
+            found[match.group(1)] = {
+                "loops": innermost_loops(text),
+                "per_block": len(re.findall(_BUNDLE + r">\s*\{", text, re.M)),
+            }
     return {"bundles": found}
 
 
