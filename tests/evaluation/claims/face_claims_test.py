@@ -36,7 +36,7 @@ def test_a_probe_finds_what_is_there_and_nothing_else():
 def test_a_probe_never_sees_the_group_that_it_is_asked_about():
     rng = np.random.default_rng(0)
     # Each group has a signal and a class of its own: only a fit that saw the group could know.
-    signals = [np.full((60, 3), 10.0 * i) + rng.normal(size=(60, 3)) for i in range(10)]
+    signals = [20.0 * rng.normal(size=8) + rng.normal(size=(60, 8)) for _ in range(10)]
     targets = [np.full(60, f"class-{i}") for i in range(10)]
     assert probe(signals, targets, [str(i) for i in range(10)]).accuracy.max() == 0
     twice = probe(signals * 2, targets * 2, ["0"] * 10 + ["1"] * 10)
