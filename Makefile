@@ -34,6 +34,19 @@ demo: $(VENV)/.world
 	$(PY) -m sedtalker_jax animate runs/demo/speech.wav --checkpoint runs/demo --out runs/demo/speech.mp4
 	@echo "done: look at runs/demo/speech.mp4 and runs/demo/report.html"
 
+# make claims   tests every claim of both papers and of this project; goes on where it stopped   (runs/claims; CLAIMS="--seeds 1")
+.PHONY: claims world-b-claims
+CLAIMS ?= --workers $(WORKERS)
+claims: $(VENV)/.world runs/world-claims/manifest.json
+	$(PY) -m sedtalker_jax.evaluation.claims $(CLAIMS)
+
+runs/world-claims/manifest.json: configs/world_rules.toml | $(VENV)/.world
+	$(PY) -m sedtalker_jax.data.synthetic --rules $< --subset claims --out $(@D) --workers $(WORKERS) --overwrite
+
+# make world-b-claims   the other world for `make claims`, which goes without it where it is not there   (needs Flite 2)
+world-b-claims: $(VENV)/.world
+	$(PY) -m sedtalker_jax.data.synthetic --rules configs/world_b_rules.toml --subset claims --out runs/world-b-claims --workers $(WORKERS)
+
 # TESTS=tests/speech limits the run to a folder or file.
 TESTS ?= tests
 test: $(VENV)/.dev

@@ -120,6 +120,7 @@ class _Running:
     job: Job
     process: subprocess.Popen
     start: float
+    slot: int
 
 
 @dataclasses.dataclass
@@ -140,7 +141,7 @@ class Runner:
       directory: results; a job works in the directory of its name below it.
       jobs: in the order of `select`.
       command: starts one job's process; "--out DIRECTORY --job NAME" is appended. It calls `end_with_parent` and `perform`.
-      workers: jobs at a time.
+      workers: jobs at a time. Each has cores of its own: thread pools that share cores spend their time waiting for each other.
       say: takes the lines of progress.
     """
 
@@ -229,6 +230,7 @@ class Runner:
     def _start(self, job: Job, waiting: Sequence[Job]) -> None:
         place = self.directory / job.name
         place.mkdir(parents=True, exist_ok=True)
+        slot = min(set(range(self.workers)) - {running.slot for running in self.running})
         environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str((self.directory / COMPILED).resolve())}
         with open(place / LOG, "a") as log:
             process = subprocess.Popen(
@@ -239,7 +241,8 @@ class Runner:
                 env=environment,
                 start_new_session=True,
             )
-        self.running.append(_Running(job, process, time.monotonic()))
+        _give_cores(process.pid, slot, self.workers)
+        self.running.append(_Running(job, process, time.monotonic(), slot))
         names = " and ".join(running.job.name for running in self.running)
         self.say(f"{len(self.done)} of {len(self.jobs)} jobs done, about {self._time_left(waiting)} left: {names}")
 
@@ -275,6 +278,16 @@ class Runner:
                 os.killpg(running.process.pid, signal.SIGKILL)
             running.process.wait()
         self.running.clear()
+
+
+def _give_cores(pid: int, slot: int, workers: int) -> None:
+    """Gives a process the slot's even share of this process's cores; all of them where there are fewer cores than workers."""
+    if not hasattr(os, "sched_setaffinity"):  # such as on macOS
+        return
+    cores = sorted(os.sched_getaffinity(0))
+    share = cores[slot * len(cores) // workers : (slot + 1) * len(cores) // workers]
+    if len(cores) >= workers:
+        os.sched_setaffinity(pid, share)
 
 
 def _reason(log: Path) -> str:
