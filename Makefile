@@ -36,7 +36,7 @@ demo: $(VENV)/.world
 
 # make claims   tests every claim of both papers and of this project; goes on where it stopped   (runs/claims; CLAIMS="--seeds 1")
 .PHONY: claims world-b-claims
-CLAIMS ?= --workers $(WORKERS)
+CLAIMS ?= --workers 2
 claims: $(VENV)/.world runs/world-claims/manifest.json
 	$(PY) -m sedtalker_jax.evaluation.claims $(CLAIMS)
 
