@@ -39,7 +39,7 @@ def probe(
       groups: of each clip. Clips of one group are in one fold; clips of different groups are spread over the folds in order.
 
     Returns:
-      Scores per clip; NaN for a clip without a frame that has a class.
+      Scores per clip; NaN for a clip without a frame that has a class, and where no other group is left to fit on.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -52,15 +52,19 @@ def probe(
     x = np.concatenate([signal[rows] for signal, rows in zip(signals, picked, strict=True)])
     y = np.concatenate([target[rows] for target, rows in zip(targets, picked, strict=True)])
     said, commonest = np.empty_like(y), np.empty_like(y)
+    answered = np.ones(len(y), bool)
     for fold in range(FOLDS):
         asked = fold_of[clip] == fold
         if not asked.any():
             continue
+        if asked.all():
+            answered[:] = False
+            break
         names, counts = np.unique(y[~asked], return_counts=True)
         commonest[asked] = names[counts.argmax()]
         fitted = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200)).fit(x[~asked], y[~asked])
         said[asked] = fitted.predict(x[asked])
-    frames = np.bincount(clip, minlength=len(signals))
+    frames = np.bincount(clip, weights=answered, minlength=len(signals)).astype(int)
     with np.errstate(invalid="ignore"):
         shares = [np.bincount(clip, weights=answer == y, minlength=len(signals)) / frames for answer in (said, commonest)]
     return ProbeScores(*shares, frames)
