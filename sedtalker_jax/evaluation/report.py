@@ -45,6 +45,29 @@ def confusion_figure(counts: Int[np.ndarray, "K K"], labels: Sequence[str], titl
     return figure
 
 
+def f1_figure(table: ScoreTable, title: str = "F1 by emotion") -> Figure:
+    """One bar per emotion in its colour, with its interval where there is one.
+
+    Args:
+      table: precision, recall and F1 of each emotion, EmotionScores.per_emotion.
+    """
+    figure = new_figure(1.6 + 0.75 * len(table.rows), 3.6)
+    axes = figure.subplots()
+    for place, row in enumerate(table.rows):
+        f1 = row.values["f1"]
+        axes.bar(place, f1.value, color=colour(row.metric), width=0.7)
+        if np.isfinite([f1.low, f1.high]).all():
+            # A percentile interval need not hold the score itself: then its bar ends there.
+            reach = [[max(0.0, f1.value - f1.low)], [max(0.0, f1.high - f1.value)]]
+            axes.errorbar(place, f1.value, reach, color="#202124", linewidth=1, capsize=4)
+        axes.text(place, 0.02, f"{f1.value:.2f}", ha="center", va="bottom", fontsize=9)
+    axes.set_xticks(range(len(table.rows)), [row.metric for row in table.rows], rotation=35, ha="right")
+    axes.set(ylim=(0, 1), ylabel="F1 (95% interval)", title=title)
+    axes.grid(axis="y", alpha=0.3)
+    axes.set_axisbelow(True)
+    return figure
+
+
 def emotion_strip_figure(
     rows: Mapping[str, EmotionTrack | Sequence[Segment]], duration: float, title: str = "Emotion over time"
 ) -> Figure:

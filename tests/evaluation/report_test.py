@@ -95,6 +95,17 @@ def test_pictures_show_their_data(tmp_path):
     assert texts == ["100", "0", "0", "0", "100", "0", "0", "0", "100"]
 
 
+def test_f1_bars_stand_as_high_as_the_table_says_with_its_intervals():
+    f1 = {"happy": Interval(0.75, 0.5, 0.9, 60, 12), "sad": Interval(0.25, math.nan, math.nan, 1, 1)}
+    table = ScoreTable("by emotion", ["f1"], [ScoreRow(name, {"f1": value}) for name, value in f1.items()])
+    axes = report.f1_figure(table).axes[0]
+    assert [bar.get_height() for bar in axes.patches] == [0.75, 0.25]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["happy", "sad"]
+    assert [text.get_text() for text in axes.texts] == ["0.75", "0.25"]
+    (whisker,) = axes.collections
+    np.testing.assert_allclose(whisker.get_segments(), [[[0, 0.5], [0, 0.9]]])
+
+
 def test_strips_use_the_emotions_colours():
     figure = report.emotion_strip_figure({"truth": [(0, 1, "happy", 0.5), (1, 2, "sad")]}, 2.0)
     assert [handle.get_text() for handle in figure.legends[0].get_texts()] == ["happy", "sad"]
