@@ -5,6 +5,7 @@ emotion is an anchor about once an epoch. To the anchor other clips of the same 
 side. Each join is a change of emotion with probability 1/2 and no change otherwise, and is only made where the speaker has
 clips for both, and the pause at it is drawn before anyone knows which it is: neither a splice nor a pause gives a change
 away. The patterns neutral-emotion, emotion-neutral, neutral-emotion-neutral, emotion-emotion and alone all arise.
+`JoinConfig.one_event` is SpeechBrain's order instead, in which a splice always marks a change.
 
 Loudness carries anger, sadness and strength: each speaker has one gain, from neutral clips, and a clip never its own.
 """
@@ -33,6 +34,10 @@ class JoinConfig:
     """Attributes:
     join_shares: shares of examples with 0, 1, 2, ... joins.
     emotion_to_emotion: chance that a change away from an emotion leads to another one instead of neutral.
+    one_event: every example has exactly one emotional event, as in SpeechBrain's recipe for speech emotion diarization
+      (arXiv 2306.12991): an emotional clip alone, or with a neutral clip of the speaker before it, after it or on both sides,
+      each with probability 1/4; alone where the speaker has no neutral clip. Anchors are the clips of one emotion;
+      join_shares and emotion_to_emotion are not used. With both temperatures 1 each of them comes once an epoch.
     pause_probability: chance of a pause at a join, whether or not the emotion changes there.
     pause_s: range of its length in seconds; longer than 0.5 s it is silence without a label.
     crossfade_s: of every splice; equal power.
@@ -45,6 +50,7 @@ class JoinConfig:
 
     join_shares: tuple[float, ...] = (0.25, 0.45, 0.3)
     emotion_to_emotion: float = 0.25
+    one_event: bool = False
     pause_probability: float = 0.5
     pause_s: tuple[float, float] = (0.1, 0.8)
     crossfade_s: float = 0.015
@@ -110,13 +116,15 @@ class JoinSampler:
         self.index, self.labels, self.config, self.seed = index, tuple(labels), config, seed
         self.crossfade = int(round(config.crossfade_s * axes.SAMPLE_RATE))
         usable = np.isin(index.label, [*labels, ""]) & (index.num_samples >= axes.FRAME_WINDOW)
-        self.usable = np.flatnonzero(usable)
+        anchors = usable & ~np.isin(index.label, [NEUTRAL, ""]) if config.one_event else usable
+        self.usable = np.flatnonzero(anchors)
         if not len(self.usable):
-            raise ValueError(f"no record has one of the labels {', '.join(labels)}")
+            kind = "emotions" if config.one_event else "labels"
+            raise ValueError(f"no record has one of the {kind} {', '.join(labels)}")
         self.gains_db = speaker_gains(index, config.loudness_dbfs)
         self._cells = _cells(index, self.usable)
         self._voices: dict[tuple[str, str, str], dict[str, list[int]]] = {}
-        for row in self.usable.tolist():
+        for row in np.flatnonzero(usable).tolist():
             if index.label[row]:
                 self._voices.setdefault(self._voice(row), {}).setdefault(str(index.label[row]), []).append(row)
         self._orders: dict[int, np.ndarray] = {}
@@ -150,7 +158,9 @@ class JoinSampler:
         rng = _generator(self.seed + _PLAN_STREAM, epoch * len(self) + index)
         config = self.config
         rows = [anchor]
-        if self.index.label[anchor]:
+        if config.one_event:
+            rows = self._one_event(anchor, rng)
+        elif self.index.label[anchor]:
             clips = self._voices[self._voice(anchor)]
             for _ in range(int(rng.choice(len(config.join_shares), p=config.join_shares))):
                 left = rng.random() < 0.5
@@ -162,6 +172,15 @@ class JoinSampler:
         pauses = tuple(int(rng.integers(low, high + 1)) if rng.random() < config.pause_probability else 0 for _ in rows[1:])
         pieces = tuple(self._piece(row, rng) for row in rows)
         return Plan(pieces, pauses, draw_speed(config.augment, rng) if config.augment else 1.0)
+
+    def _one_event(self, anchor: int, rng: np.random.Generator) -> list[int]:
+        """An emotional clip with neutral ones of the speaker on no, either or both sides; two are different if it has two."""
+        neutral = self._voices[self._voice(anchor)].get(NEUTRAL, [])
+        before, after = (rng.random(2) < 0.5).tolist()
+        if not neutral:
+            return [anchor]
+        drawn = [neutral[i] for i in rng.permutation(len(neutral))[:2]]
+        return [*drawn[:1] * before, anchor, *drawn[-1:] * after]
 
     def _neighbour(self, row: int, clips: Mapping[str, Sequence[int]], rng: np.random.Generator) -> int | None:
         """A row to join to `row`; None when the speaker can't give both a change and none, so that neither is made."""

@@ -115,6 +115,40 @@ def test_all_patterns_arise():
     assert max(map(len, patterns)) == 3
 
 
+def test_one_event_joins_hold_exactly_one_emotion_in_four_orders():
+    made = toy_records(labels=("neutral", "angry", "sad"))
+    made += [clip(95, "guest", "angry", 1.0)]
+    config = dataclasses.replace(PLAIN, one_event=True, corpus_temperature=1.0, emotion_temperature=1.0)
+    sampler = sampler_of(made, config)
+    emotional = [row for row, record in enumerate(made) if record["label"] != "neutral"]
+    assert sampler.usable.tolist() == emotional
+    counts = {}
+    for epoch in range(60):
+        anchors = []
+        for index in range(len(sampler)):
+            plan = sampler.plan(epoch, index)
+            rows = [piece.row for piece in plan.pieces]
+            assert len({made[row]["speaker"] for row in rows}) == 1 and len(set(rows)) == len(rows)
+            (anchor,) = [row for row in rows if made[row]["label"] != "neutral"]
+            anchors.append(anchor)
+            if made[anchor]["speaker"] == "guest":
+                assert len(rows) == 1, "a speaker without neutral speech"
+            else:
+                order = "".join("e" if row == anchor else "n" for row in rows)
+                counts[order] = counts.get(order, 0) + 1
+        assert sorted(anchors) == emotional, "each once an epoch"
+    n = sum(counts.values())
+    assert set(counts) == {"e", "ne", "en", "nen"}
+    for count in counts.values():
+        assert abs(count / n - 0.25) < 4 * np.sqrt(0.25 * 0.75 / n)
+    for index in range(len(sampler)):
+        _, record = example_of(sampler, made, 0, index)
+        emotion = record["emotion"][record["emotion"] >= 0] > 0
+        assert emotion.any() and np.count_nonzero(np.diff(np.r_[False, emotion].astype(int)) > 0) == 1
+    with pytest.raises(ValueError, match="no record has one of the emotions"):
+        sampler_of([clip(0, "ann", "neutral", 1.0)], config)
+
+
 def test_only_one_speaker_and_session_are_joined():
     made = toy_records(speakers=("ann", "bob"))
     made += [clip(90 + i, "guest", label, 1.0, session=session) for i, (label, session) in enumerate(
