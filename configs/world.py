@@ -25,7 +25,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.pipeline.max_seconds = 6.0
     config.pipeline.bucket_seconds = (4.0, 5.0, 6.0)
     config.model.encoder.update(
-        conv_dim=(128,) * 7, hidden_size=192, num_hidden_layers=4, num_attention_heads=6, intermediate_size=768
+        conv_dim=(128, 128), hidden_size=192, num_hidden_layers=4, num_attention_heads=6, intermediate_size=768
     )
     for part in (config.model.diarizer, config.model.animator):
         part.backbone.update(pattern="MMAMMA", width=192, state_size=16, num_heads=6, num_kv_heads=2)

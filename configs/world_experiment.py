@@ -30,6 +30,12 @@ def base() -> ConfigDict:
             bucket_seconds=(4.0,),
             track_shares=(0.2, 0.2, 0.6),
             gain_db=2.0,
+            # A file of emotion conditions by clip id that drive the faces instead of the records' own and the diarizer's
+            # (sedtalker_jax.data.given_tracks); track_shares must then end in 0.
+            tracks="",
+            # "utterance" copies a clip's commonest label to all of its frames.
+            label_granularity="frame",
+            one_emotion_only=False,
             num_workers=0,
             prefetch=4,
         )

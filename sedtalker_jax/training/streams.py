@@ -15,6 +15,7 @@ from sedtalker_jax.data.cross_fade import same_recording
 from sedtalker_jax.data.face_codec import FaceCodec
 from sedtalker_jax.data.mixing import hold_out, open_records
 from sedtalker_jax.data.pipeline import Batch, PipelineConfig, TrainBatches, iterate, make_example, pad_batch
+from sedtalker_jax.errors import UserError
 
 PARTS = {"directory": ("speech", "face"), "speech": ("speech",), "face": ("face",)}
 """What the record directories under a name of config.data feed: parts of a batch. Of `directory`, both parts of one row."""
@@ -87,7 +88,7 @@ def streams_of(data: ConfigDict, pipeline: ConfigDict) -> tuple[Stream, ...]:
 
     Raises:
       ValueError: none is named, or `directory` together with another.
-      UserError: no directory of `speech` holds the corpus to leave out, or none is left.
+      UserError: no directory of `speech` holds the corpus to leave out, or none is left; tracks without faces to drive.
     """
     named = {name: _paths(data.get(name)) for name in PARTS}
     if data.get("held_out"):
@@ -97,6 +98,8 @@ def streams_of(data: ConfigDict, pipeline: ConfigDict) -> tuple[Stream, ...]:
         raise ValueError(f"config.data names {sorted(named) or 'no records'}; expected directory, or speech, face, or both")
     plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in pipeline.to_dict().items()}
     sizes = PipelineConfig(**plain)
+    if sizes.tracks and not {"directory", "face"} & set(named):
+        raise UserError(f"pipeline.tracks drives faces, and config.data names none; leave out {sizes.tracks}")
     # Joined utterances have no face, and a voice does not fade into another emotion.
     voices, faces = dataclasses.replace(sizes, cross_fade=None), dataclasses.replace(sizes, joins=None)
     return tuple(Stream(PARTS[name], paths, voices if name == "speech" else faces) for name, paths in named.items())

@@ -1,0 +1,86 @@
+"""Every shipped config loads in all of its variants, and its parts fit the dataclasses that take them."""
+
+import importlib
+
+import pytest
+from absl import flags
+from ml_collections import config_flags
+
+from sedtalker_jax.errors import UserError
+from sedtalker_jax.training.checkpoint import CheckpointConfig
+from sedtalker_jax.training.experiment import model_config
+from sedtalker_jax.training.losses import LossConfig
+from sedtalker_jax.training.optim import OptimConfig
+from sedtalker_jax.training.parallel import ParallelConfig
+from sedtalker_jax.training.streams import streams_of
+
+VARIANTS = {
+    "demo": ("", "smoke"),
+    "world": ("", "smoke"),
+    "claims": ("diarizer", "animator", "joint", "diarizer,smoke", "animator,smoke", "joint,smoke"),
+    "diarizer": ("", "paper", "speechbrain", "smoke"),
+    "animator": ("", "paper", "jambatalk-vocaset", "jambatalk-biwi", "smoke"),
+    "sedtalker": ("", "smoke"),
+}
+
+
+@pytest.mark.parametrize(("name", "arg"), [(name, arg) for name, args in VARIANTS.items() for arg in args])
+def test_every_variant_fits_its_dataclasses(name, arg):
+    config = importlib.import_module(f"configs.{name}").get_config(arg)
+    LossConfig(**config.loss)
+    OptimConfig(**config.optim)
+    CheckpointConfig(**config.checkpoint)
+    ParallelConfig(**config.parallel)
+    streams = streams_of(config.data, config.pipeline)
+    fed = {part for stream in streams for part in stream.parts}
+    assert (config.model.diarizer is not None) == ("speech" in fed)
+    assert (config.model.animator is not None) == ("face" in fed)
+    assert all(stream.pipeline.label_granularity == "frame" and not stream.pipeline.tracks for stream in streams)
+    joins = {stream.parts: stream.pipeline.joins for stream in streams}
+    if name == "diarizer":
+        assert joins["speech",].one_event == (arg == "speechbrain")
+    if not config.model.get("pretrained"):
+        made = model_config(config.model, {"rank": 8, "template_size": 4})
+        assert (made.diarizer is None, made.animator is None) == (config.model.diarizer is None, config.model.animator is None)
+
+
+@pytest.fixture
+def overridden(monkeypatch):
+    """Gives the config of a command line: the config's name, then flags."""
+
+    def parse(name, *arguments):
+        command = ["train.py", f"--config=configs/{name}", *arguments]
+        # ml_collections looks for the overrides in the command line itself.
+        monkeypatch.setattr("sys.argv", command)
+        values = flags.FlagValues()
+        holder = config_flags.DEFINE_config_file("config", None, "", flag_values=values)
+        values(command)
+        return holder.value
+
+    return parse
+
+
+SHARES = "--config.pipeline.track_shares=(0.5, 0.5, 0.0)"
+
+
+@pytest.mark.parametrize("name", ["demo.py", "sedtalker.py:smoke", "animator.py"])
+def test_given_tracks_come_from_the_command_line(name, overridden):
+    config = overridden(name, "--config.pipeline.tracks=t.npz", SHARES)
+    faces = [stream.pipeline for stream in streams_of(config.data, config.pipeline) if "face" in stream.parts]
+    assert [pipeline.tracks for pipeline in faces] == ["t.npz"] and faces[0].track_shares == (0.5, 0.5, 0.0)
+
+
+def test_labels_of_utterances_come_from_the_command_line(overridden):
+    flags = "--config.pipeline.label_granularity=utterance", "--config.pipeline.one_emotion_only=True"
+    config = overridden("demo.py", *flags)
+    (stream,) = streams_of(config.data, config.pipeline)
+    assert (stream.pipeline.label_granularity, stream.pipeline.one_emotion_only) == ("utterance", True)
+
+
+def test_tracks_that_drive_no_face_are_refused(overridden):
+    config = overridden("diarizer.py", "--config.pipeline.tracks=t.npz", SHARES)
+    with pytest.raises(UserError, match="pipeline.tracks drives faces"):
+        streams_of(config.data, config.pipeline)
+    config = overridden("demo.py", "--config.pipeline.tracks=t.npz")
+    with pytest.raises(UserError, match="must end in 0"):
+        streams_of(config.data, config.pipeline)
