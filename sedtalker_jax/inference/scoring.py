@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from scipy.optimize import minimize_scalar
 from tqdm import tqdm
 
@@ -207,7 +208,7 @@ SYSTEMS = ("model", "model, true track", "neutral template", "mean motion")
 def score_animation(
     model: SEDTalker,
     records: Sequence[Mapping[str, Any]],
-    tracks: Sequence[EmotionTrack | None],
+    tracks: Sequence[EmotionTrack | Float[np.ndarray, "F K-1"] | None],
     truth: FaceSpace,
     *,
     num_curves: int = 3,
@@ -217,8 +218,9 @@ def score_animation(
     Args:
       model: the trained model.
       records: of a split.
-      tracks: what the diarizer hears in each, None where the face's schedule drives it, since the voice does not tell. If it
-        is None everywhere, the system "model, true track" is "model" itself and is left out.
+      tracks: what drives the system "model" in each: the track that the diarizer hears, given strengths of all emotions of
+        ACTIVE at the animation frames (data.given_tracks), or None where the face's schedule drives it, since the voice does
+        not tell. If it is None everywhere, the system "model, true track" is "model" itself and is left out.
       truth: the face space of these records, which may be another data set than the model's own: its templates are the ones
         to animate, its basis is what the records' motion is given in.
       num_curves: clips whose lip distance is kept for plots.
@@ -249,9 +251,7 @@ def score_animation(
         face = model.template(truth.template(record["template"]))
         waveform = record["waveform"]
         F = axes.num_animation_frames(len(waveform), model.fps)
-        stored = np.asarray(record["activation"], np.float32)[:F, columns]
-        true = np.zeros((F, len(columns)), np.float32)
-        true[: len(stored)] = np.nan_to_num(stored)  # of a face that nobody labelled: no emotion
+        true = _at_frames(record["activation"], F)[:, columns]
         vertices = {
             "neutral template": np.broadcast_to(face.vertices, (F, *face.vertices.shape)),
             "mean motion": codec.vertices(face.vertices, np.zeros((F, codec.rank), np.float32)),
@@ -260,7 +260,10 @@ def score_animation(
         if track is None:
             vertices["model"] = vertices["model, true track"]
         else:
-            heard = track.at_times(np.arange(F) / model.fps, sharpness=model.model.config.sharpness).activation
+            if isinstance(track, EmotionTrack):
+                heard = track.at_times(np.arange(F) / model.fps, sharpness=model.model.config.sharpness).activation
+            else:
+                heard = _at_frames(track, F)[:, columns]
             vertices["model"] = codec.vertices(face.vertices, model.motion(waveform, heard, face))
         target = true_vertices(record, truth)
         transitions = [b[0] for a, b in zip(record["segments"], record["segments"][1:], strict=False) if a[2] != b[2]]
@@ -279,6 +282,12 @@ def score_animation(
             distance = {name: ev.lip_distance(v, regions.upper_lip, regions.lower_lip) for name, v in shown.items()}
             curves.append({"id": record["id"], "phonemes": record.get("phonemes", ()), "lip_distance": distance})
     return AnimationScores(scores.table("Animation"), scores.differences("Animation"), _shares(scores), curves)
+
+
+def _at_frames(activation: np.ndarray, num_frames: int) -> Float[np.ndarray, "F K-1"]:
+    """Stored strengths as float32 at exactly `num_frames` frames; none past their end, and none where nobody gave one (NaN)."""
+    stored = np.nan_to_num(np.asarray(activation, np.float32)[:num_frames])
+    return np.pad(stored, ((0, num_frames - len(stored)), (0, 0)))
 
 
 def _shares(scores: AnimationEvaluation) -> ScoreTable:

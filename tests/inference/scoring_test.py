@@ -105,6 +105,34 @@ def test_a_perfect_animator_scores_perfectly_in_a_world_with_other_heads(worlds)
     assert lips["model"]["value"] < 0.02 * lips["neutral template"]["value"]
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_given_strengths_drive_the_model_and_the_true_ones_its_bound(worlds):
+    (own, rigs), _ = worlds
+    codec = FaceCodec.fit(own.space, [own.coefficients("test", 0, rigs[0])], [own.head_name("train", 0)], 1)
+    records, _ = predictions(own, rigs)
+    rng = np.random.default_rng(0)
+    for record in records:
+        record["activation"] = rng.random((FRAMES, len(ACTIVE))).astype(np.float16)
+    given = [rng.random((FRAMES - i, len(ACTIVE))).astype(np.float32) for i in range(len(records))]
+    asked = []
+
+    class Listener(Seer):
+        def motion(self, waveform, activations, face):
+            asked.append(activations)
+            return super().motion(waveform, activations, face)
+
+    model = Listener(codec, [own.displacements("test", 0, rig) for rig in rigs])
+    model.labels = ("neutral", "sad", "angry")
+    scores = score_animation(model, records, given, own.space)
+    assert "model, true track" in scores.table.systems
+    columns = [ACTIVE.index("sad"), ACTIVE.index("angry")]
+    for i, record in enumerate(records):
+        true, driven = asked[2 * i : 2 * i + 2]
+        np.testing.assert_array_equal(true, record["activation"].astype(np.float32)[:, columns])
+        np.testing.assert_array_equal(driven[: FRAMES - i], given[i][:, columns])
+        assert driven.shape == true.shape and not driven[FRAMES - i :].any()
+
+
 def test_motion_at_another_frame_rate_is_refused(worlds):
     (own, own_rigs), _ = worlds
     codec = FaceCodec.fit(own.space, [own.coefficients("test", 0, own_rigs[0])], [own.head_name("train", 0)], 1)
