@@ -23,7 +23,6 @@ from sedtalker_jax.data.face_codec import FaceCodec
 from sedtalker_jax.data.mixing import merge_manifests, open_records
 from sedtalker_jax.data.pipeline import Batch
 from sedtalker_jax.data.records import read_manifest
-from sedtalker_jax.emotion.labels import ACTIVE
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.face.space import FaceSpace
 from sedtalker_jax.models.acoustics import AcousticsConfig
@@ -36,7 +35,6 @@ from sedtalker_jax.precision import Precision
 from sedtalker_jax.speech import SpeechEncoderConfig, load_pretrained_encoder
 from sedtalker_jax.speech.encoder import trainable_mask
 from sedtalker_jax.training.checkpoint import CheckpointConfig
-from sedtalker_jax.training.consistency import MAPPER_FILE, Consistency, mapper_width
 from sedtalker_jax.training.losses import JointObjective, LossConfig
 from sedtalker_jax.training.motion_losses import FaceLossConstants
 from sedtalker_jax.training.motion_readers import READER_TERMS, FrozenReader, fit_reader, reader_file
@@ -118,7 +116,6 @@ class Experiment:
             LossConfig(**config.loss),
             label_weights(self.manifest, self.labels) if hears else None,
             None if self.codec is None else FaceLossConstants.of(self.codec, [k for k, v in config.loss.items() if v]),
-            self._consistency(pathlib.Path(workdir)),
             self._readers(pathlib.Path(workdir)),
         )
         self.optim = OptimConfig(**config.optim)
@@ -187,48 +184,34 @@ class Experiment:
         return [reader[int(i)] for i in np.linspace(0, len(reader) - 1, count)]
 
     def _readers(self, workdir: pathlib.Path) -> dict[str, FrozenReader]:
-        """The frozen readers of the loss terms in use: the workdir's if a run has begun there, else fitted to true motion."""
-        readers = {}
-        for term in READER_TERMS if self.codec is not None else ():
-            if not self.config.loss.get(term):
-                continue
+        """The frozen readers of the loss terms in use: the workdir's if a run has begun there, else fitted to true motion.
+
+        Raises:
+          UserError: a term without the parts or the labels that it needs; an edited share of the tracks that no term judges.
+        """
+        terms = [term for term in READER_TERMS if self.config.loss.get(term)]
+        edited = len(self.pipeline.track_shares) > EDITED_TRACK and bool(self.pipeline.track_shares[EDITED_TRACK])
+        if ("consistency" in terms or edited) and (self.codec is None or self.model_config.diarizer is None):
+            raise UserError("loss.consistency and edited tracks need a diarizer and faces; set both to 0 in this config")
+        if edited and "consistency" not in terms:
+            raise UserError("the fourth of pipeline.track_shares has no other loss than loss.consistency, which is 0")
+        readers: dict[str, FrozenReader] = {}
+        for term in terms if self.codec is not None else ():
             path = workdir / reader_file(term)
-            if path.exists():
-                readers[term] = FrozenReader.load(path)
+            shared = next((reader for other, reader in readers.items() if reader_file(other) == path.name), None)
+            if shared is not None or path.exists():
+                readers[term] = shared or FrozenReader.load(path)
                 continue
-            readers[term] = fit_reader(term, self.codec, self._face_records, self.labels, self.config.seed)
+            size = self._animator_size
+            readers[term] = fit_reader(term, self.codec, self._face_records, self.labels, self.config.seed, animator_size=size)
             if jax.process_index() == 0:
                 readers[term].save(path)
         return readers
 
-    def _consistency(self, workdir: pathlib.Path) -> Consistency | None:
-        """The workdir's motion mapper if a run has begun there, else one fitted to the training split; None without the loss.
-
-        Raises:
-          UserError: no diarizer, no faces, or faces without labels; an edited share of the tracks without the loss.
-        """
-        wanted = bool(self.config.loss.get("consistency"))
-        edited = len(self.pipeline.track_shares) > EDITED_TRACK and bool(self.pipeline.track_shares[EDITED_TRACK])
-        if (wanted or edited) and (self.codec is None or self.model_config.diarizer is None):
-            raise UserError("loss.consistency and edited tracks need a diarizer and faces; set both to 0 in this config")
-        if edited and not wanted:
-            raise UserError("the fourth of pipeline.track_shares has no other loss than loss.consistency, which is 0")
-        if not wanted:
-            return None
-        if (workdir / MAPPER_FILE).exists():
-            return Consistency.load(workdir / MAPPER_FILE)
-        columns = [ACTIVE.index(name) for name in self.labels if name != "neutral"]
-        motions, activations = [], []
-        for record in self._face_records:
-            motions.append(self.codec.normalise(np.asarray(record["motion"], np.float32)))
-            activations.append(np.asarray(record["activation"], np.float32)[:, columns])
+    @functools.cached_property
+    def _animator_size(self) -> int:
         shapes = jax.eval_shape(self.model.init, jax.random.key(0), self._dummy_batch())["params"]["animator"]
-        animator_size = sum(x.size for x in jax.tree.leaves(shapes))
-        width = mapper_width(animator_size, self.codec.rank, len(columns))
-        fitted = Consistency.fit(motions, activations, width=width, seed=self.config.seed)
-        if jax.process_index() == 0:
-            fitted.save(workdir / MAPPER_FILE)
-        return fitted
+        return sum(x.size for x in jax.tree.leaves(shapes))
 
     def create_state(self) -> TrainState:
         """The state at step 0, from config.seed alone; a pretrained encoder comes in with `load_pretrained`."""

@@ -46,6 +46,7 @@ def full_size_step(config: Any, encoder: dict[str, Any]) -> tuple[JointObjective
     from sedtalker_jax.training.experiment import model_config
     from sedtalker_jax.training.losses import JointObjective, LossConfig
     from sedtalker_jax.training.motion_losses import MOTION_TERMS, FaceLossConstants
+    from sedtalker_jax.training.motion_readers import READER_TERMS
     from sedtalker_jax.training.optim import OptimConfig, make_optimizer
     from sedtalker_jax.training.state import TrainState
 
@@ -55,7 +56,7 @@ def full_size_step(config: Any, encoder: dict[str, Any]) -> tuple[JointObjective
     model = SEDTalkerModel(sizes)
     terms = [name for name in MOTION_TERMS if config.loss.get(name)]
     gram = {name: np.eye(RANK, dtype=np.float32) / RANK for name in terms}
-    loss = LossConfig(**{name: value for name, value in config.loss.items() if name not in ("shown_emotion", "lip_reading")})
+    loss = LossConfig(**{name: value for name, value in config.loss.items() if name not in READER_TERMS})
     objective = JointObjective(model, loss, None, FaceLossConstants(gram))
     optimizer = make_optimizer(OptimConfig(**config.optim), config.num_steps)
     batch = face_batch(len(sizes_labels(plain)) - 1, 6)

@@ -14,7 +14,6 @@ import optax
 from sedtalker_jax.models.sedtalker import SEDTalkerModel
 from sedtalker_jax.models.track_source import EDITED_TRACK
 from sedtalker_jax.randomness import example_keys, fold
-from sedtalker_jax.training.consistency import Consistency
 from sedtalker_jax.training.motion_losses import MOTION_TERMS, FaceLossConstants, motion_sums, motion_weights
 from sedtalker_jax.training.motion_readers import READER_TERMS, FrozenReader, reader_sums, reader_weights
 from sedtalker_jax.training.step import Batch
@@ -39,7 +38,7 @@ class LossConfig:
       shown_emotion: divergence of the emotion that a frozen reader finds in the motion from the one in the true one, in nats.
       lip_reading: squared error of a frozen lip reader's features, in units of their spread (training.motion_readers).
       consistency: squared error between the emotion that the motion shows and the one that the diarizer's heads read from the
-        embedding behind it, heard or edited (training.consistency), in units of the strengths' mean square.
+        embedding behind it, heard or edited, in units of the strengths' mean square (training.motion_readers).
       moe_balance: load balance of the experts.
       label_smoothing: of the category term.
     """
@@ -72,7 +71,6 @@ class JointObjective:
         config: LossConfig,
         class_weights: np.ndarray | None,
         face: FaceLossConstants | None,
-        consistency: Consistency | None = None,
         readers: Mapping[str, FrozenReader] | None = None,
     ):
         """Args:
@@ -80,12 +78,11 @@ class JointObjective:
         config: scales.
         class_weights: [K] weight of every label, in the order of the model's labels; None when batches have no speech part.
         face: constants of the face data; None when batches have no face part.
-        consistency: the fitted mapper; None without the consistency term.
         readers: the fitted reader of every one of READER_TERMS that has a scale.
         """
         if class_weights is not None and len(class_weights) != len(model.config.diarizer.labels):
             raise ValueError(f"class_weights: {len(class_weights)} values for labels {model.config.diarizer.labels}")
-        self.model, self.config, self.face, self.consistency = model, config, face, consistency
+        self.model, self.config, self.face = model, config, face
         self.readers = dict(readers or {})
         self.class_weights = None if class_weights is None else np.asarray(class_weights)
         every = dataclasses.asdict(config)
@@ -109,10 +106,8 @@ class JointObjective:
             if self._has_levels(part):
                 weights["levels"] = jnp.sum(part["level"] >= 0).astype(jnp.float32)
         if "face" in batch:
-            truth = _with_truth(batch["face"])
-            weights.update(motion_weights(truth, self.face) | reader_weights(truth, self.readers))
-            if self.consistency is not None:
-                weights["consistency"] = self.consistency.weight(batch["face"])
+            weights.update(motion_weights(_with_truth(batch["face"]), self.face))
+            weights.update(reader_weights(batch["face"], self.readers))
         parts = (self.model.config.diarizer, self.model.config.animator)
         if any("E" in part.backbone.pattern for part in parts if part is not None and part.backbone is not None):
             weights["moe_balance"] = sum(jnp.sum(jnp.ones_like(part["seed"], jnp.float32)) for part in batch.values())
@@ -134,11 +129,8 @@ class JointObjective:
             if "levels" in outputs:
                 sums["levels"] = self._level_sum(batch["speech"], outputs["levels"])
         if "face" in batch:
-            truth = _with_truth(batch["face"])
-            sums.update(motion_sums(truth, outputs["motion"], self.face))
-            sums.update(reader_sums(truth, outputs["motion"], self.readers))
-            if self.consistency is not None:
-                sums["consistency"] = self.consistency.sum(batch["face"], outputs["motion"], outputs["activation"])
+            sums.update(motion_sums(_with_truth(batch["face"]), outputs["motion"], self.face))
+            sums.update(reader_sums(batch["face"], outputs["motion"], outputs["activation"], self.readers))
         sums["moe_balance"] = sum((jnp.sum(x) for x in jax.tree.leaves(sown)), start=jnp.zeros(()))
         return sums
 

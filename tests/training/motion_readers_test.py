@@ -9,6 +9,7 @@ from sedtalker_jax.data.face_codec import FaceCodec
 from sedtalker_jax.emotion.labels import ACTIVE, NEUTRAL
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.face.space import FaceSpace
+from sedtalker_jax.models.track_source import PREDICTED_TRACK, TRUE_TRACK
 from sedtalker_jax.training import motion_readers as mr
 from sedtalker_jax.training.losses import JointObjective, LossConfig
 from sedtalker_jax.training.motion_losses import FaceLossConstants
@@ -18,6 +19,9 @@ from tests.support import tiny_model
 V, RANK, FPS = 10, 5, 30.0
 LABELS = (NEUTRAL, "happy", "angry")
 LIPS = np.array([0, 1])
+SIZE = 500_000
+TRUTH_TERMS = ("shown_emotion", "lip_reading")
+"""Terms that compare with the true motion; the third has tests of its own (consistency_test)."""
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +61,14 @@ def records(codec):
 
 @pytest.fixture(scope="module")
 def readers(codec, records):
-    return {term: mr.fit_reader(term, codec, records, LABELS, 0, num_steps=150) for term in mr.READER_TERMS}
+    return {term: mr.fit_reader(term, codec, records, LABELS, 0, animator_size=SIZE, num_steps=150) for term in TRUTH_TERMS}
 
 
 @pytest.fixture
 def part(codec, records):
     frames = np.array([40, 31], np.int32)
     motion = np.stack([codec.normalise(record["motion"][:40]) for record in records[:2]])
-    return {"motion": motion, "num_frames": frames}
+    return {"motion": motion, "num_frames": frames, "track_source": np.array([TRUE_TRACK, PREDICTED_TRACK], np.int32)}
 
 
 def test_readers_learn_what_motion_shows_on_clips_they_have_not_seen(readers):
@@ -89,11 +93,11 @@ def test_the_lip_reader_sees_the_lips_alone(readers, codec, part):
 
 
 def test_true_motion_costs_nothing_and_another_emotion_does(readers, part, codec):
-    truth = mr.reader_sums(part, jnp.asarray(part["motion"]), readers)
+    truth = mr.reader_sums(part, jnp.asarray(part["motion"]), None, readers)
     assert all(abs(float(value)) < 1e-3 for value in truth.values())
     changed = part["motion"].copy()
     changed[..., 3] += 0.02 / codec.motion_std[3]
-    sums = mr.reader_sums(part, jnp.asarray(changed), readers)
+    sums = mr.reader_sums(part, jnp.asarray(changed), None, readers)
     weights = mr.reader_weights(part, readers)
     assert float(weights["shown_emotion"]) == float(weights["lip_reading"]) == 71
     assert float(sums["shown_emotion"]) / 71 > 0.3 and abs(float(sums["lip_reading"])) < 1e-3
@@ -106,7 +110,7 @@ def test_gradients_agree_with_finite_differences_and_padding_has_none(readers, p
         exact = {name: np.asarray(value, np.float64) if name == "motion" else value for name, value in part.items()}
 
         def total(x):
-            return sum(mr.reader_sums(exact, x, readers).values())
+            return sum(mr.reader_sums(exact, x, None, readers).values())
 
         gradient = np.asarray(jax.grad(total)(jnp.asarray(motion)))
         step = 1e-5
@@ -123,17 +127,63 @@ def test_a_saved_reader_reads_alike_and_a_damaged_one_is_named(readers, part, tm
         again = mr.FrozenReader.load(path)
         for a, b in zip(again(jnp.asarray(part["motion"]), mask), reader(jnp.asarray(part["motion"]), mask), strict=True):
             np.testing.assert_array_equal(a, b)
-        assert (again.score, again.chance, again.feature_scale) == (reader.score, reader.chance, reader.feature_scale)
-        path.write_bytes(path.read_bytes()[:100])
-        with pytest.raises(UserError, match=path.name):
-            mr.FrozenReader.load(path)
+        assert (again.score, again.chance, again.scale) == (reader.score, reader.chance, reader.scale)
+        whole = path.read_bytes()
+        for damaged in (whole[:100], whole[: len(whole) // 2], b"no archive"):
+            path.write_bytes(damaged)
+            with pytest.raises(UserError, match=f"{path.name}: not a motion reader"):
+                mr.FrozenReader.load(path)
+    np.savez(path, scale=1.0, score=1.0, chance=1.0, view=np.eye(RANK))
+    with pytest.raises(UserError, match="not a motion reader.*delete it"):
+        mr.FrozenReader.load(path)
 
 
-@pytest.mark.parametrize(("term", "lacking"), [("shown_emotion", "known emotion"), ("lip_reading", "phonemes")])
+@pytest.mark.parametrize(
+    ("term", "lacking"),
+    [("shown_emotion", "known emotion"), ("consistency", "known emotion"), ("lip_reading", "phonemes")],
+)
 def test_records_that_do_not_say_what_a_reader_learns_from_are_refused(codec, records, term, lacking):
     silent = [{**r, "activation": np.full_like(r["activation"], np.nan), "phonemes": []} for r in records]
     with pytest.raises(UserError, match=f"loss.{term}: only 0 of 48 training faces have {lacking}"):
-        mr.fit_reader(term, codec, silent, LABELS, 0)
+        mr.fit_reader(term, codec, silent, LABELS, 0, animator_size=SIZE)
+
+
+def test_faces_that_nobody_labelled_are_left_out(codec, records):
+    few = records[:24]
+    unknown = [{**r, "activation": np.full_like(r["activation"], np.nan)} for r in records[24:30]]
+    alone, beside = (
+        mr.fit_reader("consistency", codec, faces, LABELS, 0, animator_size=SIZE, num_steps=3) for faces in (few, few + unknown)
+    )
+    jax.tree.map(np.testing.assert_array_equal, alone.params, beside.params)
+
+
+def test_the_fit_depends_on_its_seed_alone(codec, records):
+    first, again, other = (
+        mr.fit_reader("consistency", codec, records, LABELS, seed, animator_size=SIZE, num_steps=3) for seed in (0, 0, 1)
+    )
+    jax.tree.map(np.testing.assert_array_equal, first.params, again.params)
+    assert not np.array_equal(other.params["outputs"]["kernel"], first.params["outputs"]["kernel"])
+
+
+def test_padding_adds_nothing(readers, part):
+    mask = np.ones((2, 40), bool)
+    padded = np.pad(part["motion"], ((0, 0), (0, 9), (0, 0)), constant_values=50.0)
+    for reader in readers.values():
+        found = reader(jnp.asarray(padded), jnp.asarray(np.pad(mask, ((0, 0), (0, 9)))))
+        alone = reader(jnp.asarray(part["motion"]), jnp.asarray(mask))
+        for a, b in zip(found, alone, strict=True):
+            np.testing.assert_allclose(np.asarray(a)[:, :40], b, atol=1e-5)
+
+
+@pytest.mark.parametrize("animator_size", [30_000, 521_536])
+def test_a_reader_keeps_to_a_twentieth_of_the_animator(animator_size):
+    width = mr.reader_width("consistency", animator_size, 64, 8)
+    params = mr.MotionReader(8, width).init(jax.random.key(0), jnp.zeros((1, 2, 64)), jnp.ones((1, 2), bool))
+    size = sum(x.size for x in jax.tree.leaves(params))
+    assert size == mr.reader_size(width, 64, 8) <= mr.LARGEST_SHARE * animator_size
+    assert width == mr.LARGEST_WIDTH or mr.reader_size(width + 1, 64, 8) > mr.LARGEST_SHARE * animator_size
+    with pytest.raises(UserError, match="loss.consistency: .* make the animator larger"):
+        mr.reader_width("consistency", 1_000, 64, 8)
 
 
 def test_a_term_without_its_reader_is_refused(codec):
