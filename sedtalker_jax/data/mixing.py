@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import bisect
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -110,6 +112,28 @@ def hold_out(directories: Sequence[str | Path], corpus: str) -> tuple[list[str],
     if not rest:
         raise UserError(f"without {corpus!r} there is nothing to train on; give more directories")
     return rest, held
+
+
+_CHOICES = ("corpus", "fold", "options", "licence_filter", "limit", "listing", "world", "world_hash", "subset", "size")
+"""Keys of a manifest that say which clips a record directory holds, and in which splits."""
+
+
+def record_name(directory: str | Path) -> str:
+    """What people call a record directory's content: the corpus, or the built-in world and its subset, "world-a-demo"."""
+    manifest = read_manifest(directory)
+    return str(manifest.get("corpus") or "-".join(str(manifest[key]) for key in ("world", "subset") if manifest.get(key)))
+
+
+def record_identity(directory: str | Path) -> str:
+    """Name and digest of what was built from what: "ravdess 3f0c...".
+
+    Two directories have equal identities when the same clips went into the same splits, wherever they lie and whoever built
+    them; the bytes of the shards may differ between versions of an audio codec.
+    """
+    manifest = read_manifest(directory)
+    choices = {key: manifest[key] for key in _CHOICES if key in manifest}
+    digest = hashlib.sha256(json.dumps(choices, sort_keys=True).encode()).hexdigest()
+    return f"{record_name(directory)} {digest[:16]}"
 
 
 def every_record(directories: Sequence[str | Path]) -> Iterator[dict[str, Any]]:

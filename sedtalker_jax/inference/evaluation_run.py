@@ -12,7 +12,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from sedtalker_jax import evaluation as ev
-from sedtalker_jax.data.mixing import every_record, open_records
+from sedtalker_jax.data.given_tracks import given_track
+from sedtalker_jax.data.mixing import every_record, open_records, record_identity, record_name
 from sedtalker_jax.data.records import read_manifest
 from sedtalker_jax.emotion import EmotionTrack
 from sedtalker_jax.errors import UserError
@@ -49,11 +50,13 @@ def evaluate(
 
     Before that the temperature is fitted to the validation split, and the edit dictionary to clips of the training split.
 
+    With `pipeline.tracks` the faces are driven by the tracks of that file, as in training, and not by what the model hears.
     With `data.held_out` the emotion is scored on all clips of the corpus that was left out of training.
 
-    Of a diarizer alone the emotion is scored, of an animator alone the motion. On another world than the model was trained on
-    (`--config.data.directory=DIR`) nothing is fitted to the data: the temperature stays the one that the model's own
-    validation split gave, and the results go to WORKDIR/on-WORLD.
+    Of a diarizer alone the emotion is scored, of an animator alone the motion. On other records than the model was trained on
+    (`--config.data.directory=DIR`, `--config.data.speech=DIR`; sedtalker_jax.data.mixing.record_identity tells) nothing is
+    fitted to the data and the model card stays: the temperature is the one that the model's own validation split gave, and the
+    results go to WORKDIR/on-NAME. A part of what the model was trained on counts as other records too.
 
     Args:
       config: names the data directories.
@@ -66,7 +69,8 @@ def evaluate(
       The content of metrics.json: section -> metric -> systems.
 
     Raises:
-      UserError: no checkpoint, no data; another world before the model's own.
+      UserError: no checkpoint, no data; other records before the model's own; a corpus to hold out that was trained on; no
+        given track of a clip.
     """
     model = SEDTalker.load(workdir)
     meta, step = read_meta(workdir)
@@ -75,22 +79,25 @@ def evaluate(
     voices = parts.get("speech", ()) if model.model.config.diarizer is not None else ()
     faces = parts.get("face", ()) if model.codec is not None else ()
     held_out = held_out_directories(config.data)
-    manifest = read_manifest((voices or faces)[0])
-    world_hash = manifest.get("world_hash", "")
-    if world_hash != meta["world_hash"]:
-        if not (workdir / "calibration.json").exists():
+    scored = list(dict.fromkeys(path for stream in streams for path in stream.directories))
+    own = trained_on(meta, scored)
+    _check_held_out(meta, held_out)
+    world_hash = read_manifest((voices or faces)[0]).get("world_hash", "")
+    if not own:
+        if not (workdir / "calibration.json").exists() and voices:
             raise UserError(f"{workdir} has no calibration.json yet: evaluate on the data that it was trained on first")
-        workdir = workdir / f"on-{manifest.get('world') or pathlib.Path((voices or faces)[0]).name}"
+        workdir = workdir / f"on-{'+'.join(map(record_name, scored))}"
         workdir.mkdir(exist_ok=True)
     elif voices:
         calibrate(model, open_records(voices, "valid"), config.data.valid_clips, workdir)
-        seen = open_records(faces, "valid") if faces else None
-        fit_edit_dictionary(model, open_records(voices, "train"), faces=seen).save(workdir / EDIT_DICTIONARY)
+        _save_edit_dictionary(model, voices, faces, workdir)
     info = {
         "step": step,
         "split": split,
+        "records": ", ".join(map(record_identity, scored)),
+        "trained_on": ", ".join(meta["records"]),
         "world_hash": world_hash,
-        "trained_on": meta["world_hash"],
+        "trained_on_world_hash": meta["world_hash"],
         "temperature": round(model.temperature, 4),
         "baseline_clips": baseline_clips,
     }
@@ -121,7 +128,11 @@ def evaluate(
     if faces:
         shared = faces == voices and not held_out
         moving = records if shared else _first(open_records(faces, split), max_clips)
-        heard = tracks if shared else [_heard(model, record) for record in moving]
+        if config.pipeline.tracks:
+            heard = [given_track(config.pipeline.tracks, record, len(record["motion"])) for record in moving]
+            info["tracks"] = config.pipeline.tracks
+        else:
+            heard = tracks if shared else [_heard(model, record) for record in moving]
         animation = score_animation(model, moving, heard, shared_space(faces))
         tables |= {
             "animation": animation.table,
@@ -133,20 +144,59 @@ def evaluate(
         if not voices:
             example = moving[0]
     write_metrics_json(workdir / "metrics.json", tables, info)
-    if world_hash == meta["world_hash"]:
-        trained_on = list(dict.fromkeys(path for stream in streams for path in stream.directories))
-        write_run_card(workdir, meta, trained_on, step, list(tables.values()))
+    if own:
+        write_run_card(workdir, meta, scored, step, list(tables.values()))
     for name, figure in figures.items():
         report.save_figure(figure, workdir / "plots" / f"{name}.png")
     report.write_report(workdir / "report.html", f"sedtalker_jax: {workdir}", list(tables.values()), figures, info)
     save_audio(workdir / "speech.wav", example["waveform"])
     # No number without the data that it belongs to; recorded corpora have no world.
-    scored, learned = (name or "-" for name in (world_hash, meta["world_hash"]))
-    print(f"\n{info['split']} split of world {scored}, model of step {step} trained on world {learned}")
+    print(f"\n{info['split']} split of {config.data.held_out if held_out else info['records']}{_world(world_hash)}")
+    print(f"model of step {step}, trained on {info['trained_on']}{_world(meta['world_hash'])}")
     for table in tables.values():
         print("\n" + table.plain())
     print(f"\n{workdir}: metrics.json, report.html, plots/ and speech.wav ({example['id']}) written")
     return {name: table.to_dict() for name, table in tables.items()}
+
+
+def trained_on(meta: Mapping[str, Any], directories: Sequence[str]) -> bool:
+    """Whether record directories are what a checkpoint was trained on: all of it and nothing else, wherever it lies.
+
+    Raises:
+      UserError: the checkpoint does not say, or a directory is unfinished.
+    """
+    if "records" not in meta:
+        raise UserError(
+            "this checkpoint does not say which records it was trained on, so nothing can be scored; train it again"
+        )
+    return set(map(record_identity, directories)) == set(meta["records"])
+
+
+def _save_edit_dictionary(model: SEDTalker, voices: Sequence[str], faces: Sequence[str], workdir: pathlib.Path) -> None:
+    # One of an earlier checkpoint does not fit this one's embedding.
+    (workdir / EDIT_DICTIONARY).unlink(missing_ok=True)
+    seen = open_records(faces, "valid") if faces else None
+    try:
+        fitted = fit_edit_dictionary(model, open_records(voices, "train"), faces=seen)
+    except UserError as error:
+        # Too little data to edit with can still be scored.
+        print(f"{workdir / EDIT_DICTIONARY} not written, `edit` will not work: {error}")
+    else:
+        fitted.save(workdir / EDIT_DICTIONARY)
+
+
+def _check_held_out(meta: Mapping[str, Any], held_out: Sequence[str]) -> None:
+    known = {identity.partition(" ")[0] for identity in meta["records"]}
+    seen = known & set(map(record_name, held_out))
+    if seen:
+        raise UserError(
+            f"--config.data.held_out={', '.join(sorted(seen))}: the model was trained on it; "
+            "train one with the same flag, or leave it out"
+        )
+
+
+def _world(world_hash: str) -> str:
+    return f", world {world_hash}" if world_hash else ""
 
 
 def _first(reader: Sequence[Mapping[str, Any]], count: int | None) -> list[Mapping[str, Any]]:
@@ -185,6 +235,7 @@ def _emotion_figures(model: SEDTalker, predictions: Predictions, emotion: ev.Emo
     clip, track = predictions.clips[example], predictions.tracks[example]
     return {
         "confusion": report.confusion_figure(emotion.confusion["model"], model.labels),
+        "f1_by_emotion": report.f1_figure(emotion.per_emotion),
         "calibration": report.reliability_figure({"model": emotion.reliability["model"]}),
         "intensity": report.intensity_figure(*emotion.intensity),
         "emotion_over_time": report.emotion_strip_figure(

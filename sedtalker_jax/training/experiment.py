@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from sedtalker_jax.axes import num_speech_frames
 from sedtalker_jax.data.face_codec import FaceCodec
-from sedtalker_jax.data.mixing import merge_manifests, open_records
+from sedtalker_jax.data.mixing import merge_manifests, open_records, record_identity
 from sedtalker_jax.data.pipeline import Batch
 from sedtalker_jax.data.records import read_manifest
 from sedtalker_jax.errors import UserError
@@ -129,6 +129,7 @@ class Experiment:
             labels=list(self.labels),
             world_hash=self.manifest.get("world_hash", ""),
             data=[path for stream in self.streams for path in stream.directories],
+            records=[record_identity(path) for stream in self.streams for path in stream.directories],
             config=json.loads(config.to_json_best_effort()),
         )
         if self.codec is not None:

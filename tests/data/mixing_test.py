@@ -92,3 +92,21 @@ def test_readers_keep_their_listing_free_of_sound(directories, tmp_path):
     (tmp_path / "AudioData" / "KL" / "a01.wav").write_bytes(b"")
     listing = prepare.load_corpus("savee").list_clips(tmp_path, Choices())
     assert [clip.id for clip in listing.clips] == ["KL_a01"]
+
+
+def test_the_identity_is_that_of_the_choices_and_not_of_the_place(tmp_path):
+    content = {"corpus": "ravdess", "fold": 0, "licence_filter": "any", "options": {}, "listing": "a1", "splits": {}}
+
+    def identity(name, **changes):
+        (tmp_path / name).mkdir()
+        records.write_json(tmp_path / name / "manifest.json", {**content, **changes})
+        return mixing.record_identity(tmp_path / name)
+
+    first = identity("one")
+    assert first.startswith("ravdess ") and identity("two", clips_per_shard=7, hours=3.5) == first
+    others = [identity(f"other-{i}", **change) for i, change in enumerate([{"fold": 1}, {"listing": "b2"}, {"limit": 5}])]
+    assert len({first, *others}) == 4
+    world = {"corpus": None, "world": "world-a", "world_hash": "abc", "subset": "demo", "size": {"clips": 3}}
+    named = identity("three", **world)
+    assert named.startswith("world-a-demo ")
+    assert identity("four", **{**world, "size": {"clips": 4}}) != named, "a world's hash does not cover the sizes of subsets"

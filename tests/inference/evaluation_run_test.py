@@ -1,29 +1,39 @@
-"""Whole evaluations of a checkpoint: on the world that it was trained on, and on another, to which nothing may be fitted."""
+"""Whole evaluations of a checkpoint: on the records that it was trained on, and on others, to which nothing may be fitted."""
 
 import json
+import pathlib
 import shutil
 
 import pytest
 
 from configs import demo
-from sedtalker_jax.data import records, synthetic
-from sedtalker_jax.data.world.rules import load_rules, parse_rules
+from sedtalker_jax.data import records
+from sedtalker_jax.data.mixing import record_identity
 from sedtalker_jax.errors import UserError
-from sedtalker_jax.inference.evaluation_run import evaluate
+from sedtalker_jax.inference.evaluation_run import evaluate, trained_on
 
 pytest.importorskip("espeakng_loader", reason="the world speaks with espeakng-loader (requirements-world.txt)")
 
 
-@pytest.fixture(scope="module")
-def other_world(tmp_path_factory):
-    """A world of other seeds, so other voices, sentences and heads."""
-    text = load_rules("configs/world_rules.toml").text
-    for old, new in (('name = "world-a"', 'name = "world-other"'), ("seed = 20260701", "seed = 20260799")):
-        assert old in text
-        text = text.replace(old, new)
-    out = tmp_path_factory.mktemp("other") / "records"
-    synthetic.build(parse_rules(text), out, "tiny", workers=2, progress=False)
-    return out
+def as_corpus(source, directory, name, test_split):
+    """A world's records under the manifest of a recorded corpus, which has no world hash; scores are of `test_split`."""
+    directory.mkdir()
+    manifest = records.read_manifest(source)
+    for path in source.iterdir():
+        if path.name != records.MANIFEST:
+            (directory / path.name).symlink_to(path)
+    for key in ("world", "world_hash", "subset", "size"):
+        del manifest[key]
+    splits = {**manifest["splits"], "test": manifest["splits"][test_split]}
+    records.write_json(directory / records.MANIFEST, {**manifest, "corpus": name, "listing": name, "splits": splits})
+    return directory
+
+
+def retrained_on(workdir, directory):
+    """The same checkpoint, as if another directory had been its training data."""
+    for metadata in workdir.glob("checkpoints/*/meta/metadata"):
+        meta = json.loads(metadata.read_text())
+        metadata.write_text(json.dumps({**meta, "world_hash": "", "records": [record_identity(directory)]}))
 
 
 def score(directory, workdir):
@@ -37,28 +47,48 @@ def contents(directory):
     return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
-def test_nothing_is_fitted_to_another_world(smoke_checkpoint, tiny_world, other_world, tmp_path, capsys):
+def test_nothing_is_fitted_to_another_corpus(smoke_checkpoint, tiny_world, tmp_path, capsys):
     workdir = tmp_path / "run"
     shutil.copytree(smoke_checkpoint, workdir)
+    own = as_corpus(tiny_world, tmp_path / "own", "mine", "test")
+    other = as_corpus(tiny_world, tmp_path / "other", "theirs", "valid")
     with pytest.raises(UserError, match="no calibration.json yet"):
-        score(other_world, workdir)
+        score(other, workdir)
+    retrained_on(workdir, own)
 
-    score(tiny_world, workdir)
-    hashes = [records.read_manifest(directory)["world_hash"] for directory in (tiny_world, other_world)]
-    own = json.loads((workdir / "metrics.json").read_text())
-    assert (own["info"]["world_hash"], own["info"]["trained_on"]) == (hashes[0], hashes[0])
+    score(own, workdir)
+    mine = json.loads((workdir / "metrics.json").read_text())
+    assert mine["info"]["records"] == mine["info"]["trained_on"] == record_identity(own)
+    assert "Not evaluated." not in (workdir / "MODEL_CARD.md").read_text()
     temperature = json.loads((workdir / "calibration.json").read_text())["temperature"]
     before = contents(workdir)
     capsys.readouterr()
 
-    tables = score(other_world, workdir)
+    tables = score(other, workdir)
     after = contents(workdir)
     assert {name: data for name, data in after.items() if not name.startswith("on-")} == before
-    there = json.loads((workdir / "on-world-other" / "metrics.json").read_text())
-    assert (there["info"]["world_hash"], there["info"]["trained_on"]) == (hashes[1], hashes[0])
+    there = json.loads((workdir / "on-theirs" / "metrics.json").read_text())
+    assert (there["info"]["records"], there["info"]["trained_on"]) == (record_identity(other), record_identity(own))
     assert there["info"]["temperature"] == round(temperature, 4)
-    assert not {"on-world-other/calibration.json", "on-world-other/edit_dictionary.npz"} & set(after)
+    written = {name.removeprefix("on-theirs/") for name in after if name.startswith("on-theirs/")}
+    assert not {"calibration.json", "edit_dictionary.npz", "MODEL_CARD.md"} & written
+    assert {"metrics.json", "report.html", "plots/confusion.png", "plots/f1_by_emotion.png"} <= written
     printed = capsys.readouterr().out
-    assert all(name in printed for name in hashes)
-    assert there["animation"] != own["animation"] and set(there["animation"]) == set(own["animation"])
+    assert record_identity(own) in printed and record_identity(other) in printed
+    assert there["animation"] != mine["animation"] and set(there["animation"]) == set(mine["animation"])
     assert set(tables) == {name for name in there if name != "info"}
+
+
+def test_a_checkpoint_knows_its_records_wherever_they_lie(smoke_checkpoint, tiny_world, tmp_path):
+    meta = json.loads(next(pathlib.Path(smoke_checkpoint).glob("checkpoints/*/meta/metadata")).read_text())
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    shutil.copy(tiny_world / records.MANIFEST, moved)
+    corpus = as_corpus(tiny_world, tmp_path / "corpus", "mine", "test")
+    assert trained_on(meta, [str(tiny_world)]) and trained_on(meta, [str(moved)])
+    both = {"records": [record_identity(corpus), record_identity(moved)]}
+    assert trained_on(both, [moved, corpus])
+    assert not trained_on(both, [moved]), "a part would leave the rest out of temperature and card"
+    assert not trained_on(meta, [moved, corpus])
+    with pytest.raises(UserError, match="train it again"):
+        trained_on({}, [moved])
