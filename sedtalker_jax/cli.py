@@ -8,14 +8,13 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import pathlib
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sedtalker_jax import comparison_cli, editing_cli, study_cli
+from sedtalker_jax import comparison_cli, diarize_cli, editing_cli, study_cli
 from sedtalker_jax.errors import UserError
-from sedtalker_jax.outputs import ANIMATION_SUFFIXES, TRACK_SUFFIXES, check_output, check_size, write_animation
+from sedtalker_jax.outputs import ANIMATION_SUFFIXES, check_output, check_size, write_animation
 
 if TYPE_CHECKING:
     from sedtalker_jax.emotion import EmotionTrack
@@ -72,35 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     animate.set_defaults(run=run_animate)
 
-    diarize = commands.add_parser(
-        "diarize",
-        help="speech to emotion segments",
-        description="Predicts emotion and intensity for every 20 ms frame and writes them as segments.",
-    )
-    diarize.add_argument("audio", nargs="+", help="audio files, or folders of them")
-    _add_checkpoint(diarize)
-    diarize.add_argument(
-        "--out",
-        metavar="FILE",
-        help=f"for one file: {' '.join(TRACK_SUFFIXES)} (.txt is Audacity's; default: print the segments)",
-    )
-    diarize.add_argument("--out-dir", metavar="DIR", help="for several files: one track each, named after the file")
-    diarize.add_argument(
-        "--format",
-        default="rttm",
-        choices=[s.lstrip(".") for s in TRACK_SUFFIXES],
-        help="of --out-dir's files (default: %(default)s)",
-    )
-    diarize.add_argument(
-        "--decoder",
-        default="viterbi",
-        choices=("raw", "median", "minimum_duration", "viterbi", "total_variation"),
-        help="how per-frame probabilities become segments (default: %(default)s)",
-    )
-    diarize.add_argument("--per-frame", action="store_true", help="also write per-frame probabilities (.json)")
-    diarize.add_argument("--overwrite", action="store_true", help="with --out-dir: redo files that exist already")
-    diarize.set_defaults(run=run_diarize)
-
+    diarize_cli.add_parser(commands)
     editing_cli.add_parser(commands)
     comparison_cli.add_parser(commands)
 
@@ -204,61 +175,6 @@ def _given_track(arguments: argparse.Namespace, labels: Sequence[str], duration:
                 raise UserError(f"--{flag} {asked}: the model knows {', '.join(labels)}")
             return EmotionTrack.trajectory(names, arguments.intensity, duration, labels)
     return None
-
-
-def _audio_files(paths: Sequence[str]) -> list[pathlib.Path]:
-    suffixes = {".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".mp4"}
-    files: list[pathlib.Path] = []
-    for path in map(pathlib.Path, paths):
-        if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in suffixes)
-            if not found:
-                raise UserError(f"{path}: a folder without audio files ({', '.join(sorted(suffixes))})")
-            files += found
-        else:
-            files.append(path)
-    return files
-
-
-def run_diarize(arguments: argparse.Namespace) -> None:
-    """diarize: audio to emotion tracks."""
-    from tqdm import tqdm
-
-    from sedtalker_jax.inference.pipeline import SEDTalker
-    from sedtalker_jax.speech import load_audio
-
-    files = _audio_files(arguments.audio)
-    if arguments.out and (len(files) > 1 or arguments.out_dir):
-        raise UserError(f"--out names one file, but there are {len(files)} recordings; use --out-dir alone")
-    if len(files) > 1 and not arguments.out_dir:
-        raise UserError(f"{len(files)} recordings need --out-dir")
-    suffix = pathlib.Path(arguments.out).suffix if arguments.out else f".{arguments.format}"
-    if arguments.per_frame and suffix.lower() not in (".json", ".npz"):
-        raise UserError(f"--per-frame: only .json and .npz hold per-frame probabilities, not {suffix}")
-    if arguments.out:
-        targets = {files[0]: check_output(arguments.out, TRACK_SUFFIXES)}
-    elif arguments.out_dir:
-        targets = {file: check_output(pathlib.Path(arguments.out_dir) / (file.stem + suffix), TRACK_SUFFIXES) for file in files}
-        if len(set(targets.values())) < len(files):
-            raise UserError("--out-dir: two recordings have the same name; diarize their folders one by one")
-        if not arguments.overwrite:
-            files = [file for file in files if not targets[file].exists()]
-    else:
-        targets = {}
-    waveforms = {files[0]: load_audio(files[0])} if files else {}
-    model = SEDTalker.load(arguments.checkpoint)
-    for file in tqdm(files, desc="diarize", unit="file", disable=len(files) < 2):
-        track = model.diarize(waveforms.pop(file, None) if file in waveforms else load_audio(file))
-        if file in targets:
-            track.save(
-                targets[file],
-                per_frame=arguments.per_frame and suffix.lower() == ".json",
-                method=arguments.decoder,
-                name=file.stem,
-            )
-        else:
-            for segment in track.segments(arguments.decoder):
-                print(f"{segment.start:8.2f} {segment.end:8.2f}  {segment.label:<9} intensity {segment.intensity:.2f}")
 
 
 def run_prepare(arguments: argparse.Namespace) -> None:

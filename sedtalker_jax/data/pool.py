@@ -63,8 +63,10 @@ class WorkerPool:
         context = multiprocessing.get_context("spawn")
         self._pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=(make, arguments))
 
-    def map(self, function: Callable, jobs: Sequence[tuple], title: str | None = None, chunk: int = 4) -> Iterator[Any]:
-        """function(held, *job) of every job, in order, as they become ready; `title` shows a progress bar under it.
+    def map(
+        self, function: Callable, jobs: Sequence[tuple], title: str | None = None, chunk: int = 4, unit: str = "clip"
+    ) -> Iterator[Any]:
+        """function(held, *job) of every job, in order, as they become ready; `title` shows a progress bar that counts `unit`s.
 
         function is a module's own (it travels by name).
 
@@ -75,9 +77,7 @@ class WorkerPool:
 
         with _single_threaded():  # map starts the processes
             stream = self._pool.map(_call, [(function, job) for job in jobs], chunksize=chunk)
-        return iter(
-            tqdm(_until_broken(stream), total=len(jobs), desc=title, unit="clip", disable=title is None, smoothing=0.05)
-        )
+        return iter(tqdm(_until_broken(stream), total=len(jobs), desc=title, unit=unit, disable=title is None, smoothing=0.05))
 
     def __enter__(self) -> WorkerPool:
         return self
@@ -106,5 +106,5 @@ def _until_broken(stream: Iterator[Any]) -> Iterator[Any]:
     except BrokenProcessPool as error:
         raise UserError(
             "a worker process died (killed for want of memory, or crashed by a damaged file); what was finished is kept: "
-            "start again, with fewer --workers"
+            "start again, with fewer processes"
         ) from error
