@@ -123,8 +123,9 @@ def data_facts(directories: Sequence[str]) -> dict[str, dict[str, object]]:
     for directory in directories:
         manifest = read_manifest(directory)
         train = manifest["splits"].get("train", {})
+        unstated = "synthesised by this project" if manifest.get("world") else "unknown"
         entry: dict[str, object] = {
-            "licence": manifest.get("licence", "synthesised by this project" if manifest.get("world") else "unknown"),
+            "licence": manifest.get("licence", {}).get("name", unstated),
             "training hours": round(float(train.get("hours", 0.0)), 2),
             "training clips": train.get("records", 0),
             "training voices": len(train.get("speakers", ())),

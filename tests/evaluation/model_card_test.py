@@ -33,8 +33,8 @@ def manifest(directory, **content):
 
 def test_a_runs_card_tells_licences_from_the_manifests_and_what_was_held_out(tmp_path):
     directories = [
-        manifest(tmp_path / "one", corpus="ravdess", licence="CC BY-NC-SA 4.0"),
-        manifest(tmp_path / "two", corpus="crema_d", licence="ODbL 1.0", licence_filter="commercial"),
+        manifest(tmp_path / "one", corpus="ravdess", licence={"name": "CC BY-NC-SA 4.0", "commercial": False}),
+        manifest(tmp_path / "two", corpus="crema_d", licence={"name": "ODbL 1.0"}, licence_filter="commercial"),
         manifest(tmp_path / "three", corpus="captures"),
         manifest(tmp_path / "four", world="world-a", world_hash="abc"),
     ]
