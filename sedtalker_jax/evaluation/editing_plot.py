@@ -102,8 +102,10 @@ def _draw(axes: Axes, dictionary: EditDictionary, embeddings, emotions, target: 
         own = names == name
         strong = name in (target, source)
         x, y = coordinates[own].T
-        axes.scatter(x, y, s=16 if strong else 8, color=colour(name), alpha=0.8 if strong else 0.25, linewidths=0, label=name)
-        axes.scatter(*coordinates[own].mean(axis=0), s=90, color=colour(name), edgecolors="#202124", marker="D", zorder=4)
+        axes.scatter(x, y, s=16 if strong else 8, color=colour(name), alpha=0.8 if strong else 0.25, linewidths=0)
+        # The mean carries the legend's entry: most dots are too faint to tell their colour there.
+        mean = coordinates[own].mean(axis=0)
+        axes.scatter(*mean, s=90, color=colour(name), edgecolors="#202124", marker="D", zorder=4, label=name)
     axes.axvline(threshold, color="#202124", linestyle="--", linewidth=1, label="boundary")
     if path is not None:
         before, after = (dictionary.whiten(frames) @ axes_2d for frames in path)
@@ -112,7 +114,7 @@ def _draw(axes: Axes, dictionary: EditDictionary, embeddings, emotions, target: 
         moved = np.linalg.norm(after - before, axis=1)
         if moved.max(initial=0.0) > 0:
             index = int(np.argmax(moved))
-            arrow = dict(arrowstyle="->", color="#c2571a", linewidth=1.6)
+            arrow = dict(arrowstyle="-|>", mutation_scale=16, color="#202124", linewidth=1.6, shrinkA=0, shrinkB=0)
             axes.annotate("", xy=after[index], xytext=before[index], arrowprops=arrow, zorder=5)
     axes.set_xlabel(f"towards {target} (along the boundary's normal, whitened)")
     axes.set_ylabel("largest variance across it")
