@@ -256,7 +256,8 @@ def fit_reader(
     lips = term == "lip_reading"
     clips = [_phoneme_clip(record) if lips else _emotion_clip(record, labels) for record in records]
     known = [(record["motion"][:MAX_FRAMES], clip) for record, clip in zip(records, clips, strict=True) if clip is not None]
-    if len(known) < 2 * HELD_OUT:
+    # Two clips are then held out, so that one can be given the other's motion.
+    if len(known) <= HELD_OUT:
         lacking = "phonemes" if lips else "known emotion"
         raise UserError(f"loss.{term}: only {len(known)} of {len(records)} training faces have {lacking}; set it to 0")
     view = lip_view(codec) if lips else np.eye(codec.rank, dtype=np.float32)

@@ -7,6 +7,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from sedtalker_jax.errors import UserError
+from sedtalker_jax.models.track_source import EDITED_TRACK
 from sedtalker_jax.training.checkpoint import CheckpointConfig
 from sedtalker_jax.training.experiment import model_config
 from sedtalker_jax.training.losses import LossConfig
@@ -21,6 +22,7 @@ VARIANTS = {
     "diarizer": ("", "paper", "speechbrain", "smoke"),
     "animator": ("", "paper", "jambatalk-vocaset", "jambatalk-biwi", "smoke"),
     "sedtalker": ("", "smoke"),
+    "editemotalk": ("", "smoke"),
 }
 
 
@@ -39,6 +41,9 @@ def test_every_variant_fits_its_dataclasses(name, arg):
     joins = {stream.parts: stream.pipeline.joins for stream in streams}
     if name == "diarizer":
         assert joins["speech",].one_event == (arg == "speechbrain")
+    # Edited rows have no other loss than the consistency of motion and emotion.
+    edited = [stream.pipeline.track_shares[EDITED_TRACK:] for stream in streams if "face" in stream.parts]
+    assert any(edited) == bool(config.loss.get("consistency")) == (name == "editemotalk")
     if not config.model.get("pretrained"):
         made = model_config(config.model, {"rank": 8, "template_size": 4})
         assert (made.diarizer is None, made.animator is None) == (config.model.diarizer is None, config.model.animator is None)

@@ -33,6 +33,7 @@ def records(tmp_path_factory):
     ("config", "voices", "faces", "sections"),
     [
         ("sedtalker", True, True, {"emotion", "animation"}),
+        ("editemotalk", True, True, {"emotion", "animation"}),
         ("diarizer", True, False, {"emotion"}),
         ("animator", False, True, {"animation"}),
     ],
@@ -55,4 +56,6 @@ def test_prepared_records_train_and_are_scored(records, tmp_path, config, voices
         assert metrics["info"]["held_out"] == "crema_d" and "intended_and_perceived" in metrics
     logged = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     terms = {name for line in logged for name in line}
+    edited = config == "editemotalk"
+    assert ("train/loss/consistency" in terms) == (tmp_path / "emotion_reader.npz").exists() == edited
     assert ("train/loss/levels" in terms) == voices and ("train/loss/lips" in terms) == faces
