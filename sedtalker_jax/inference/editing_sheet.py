@@ -46,10 +46,11 @@ def edit_sheet(
     frame = min(int(round((loudest - first / axes.SAMPLE_RATE) * model.fps)), shown - 1)
     labels = model.edit_dictionary.labels
     heard, rows = model.hear(part), []
+    unedited = model.motion(part, model.activations(model.combine(heard), len(part)), face)
     for name in labels:
         edits = [edit(model, part, EditSchedule((Edit(name, alpha),)), heard=heard) for alpha in alphas]
         # The edit covers the clip, so nothing is left that the unedited motion would show.
-        motions = [edited_motion(model, part, edited, face, reach=None)[frame : frame + 1] for edited in edits]
-        rows.append(list(model.codec.vertices(face.vertices, np.concatenate(motions))))
+        motions = [edited_motion(model, part, edited, face, unedited=unedited, reach=None) for edited in edits]
+        rows.append(list(model.codec.vertices(face.vertices, np.stack([motion[frame] for motion in motions]))))
     columns = [f"{alpha:+g}" if alpha else "as heard" for alpha in alphas]
     return render_sheet(rows, model.codec.space.faces, size, row_labels=labels, column_labels=columns), loudest
