@@ -159,7 +159,7 @@ def _add_channel_sums(k: Kernel, out, offset: int, weights: str):
         return totals
 
     nothing = tuple(jnp.zeros((SUBLANES, LANES), jnp.float32) for _ in range(plan.width // SUBLANES))
-    for block, total in enumerate(jax.lax.fori_loop(0, plan.groups, group_sums, nothing)):
+    for block, total in enumerate(layout.loop(plan.groups, group_sums, nothing)):
         out[0, block] += total
 
 

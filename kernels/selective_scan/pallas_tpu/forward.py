@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
@@ -56,7 +55,7 @@ def _kernel(*refs, names, plan: Plan):
             r["entering"][0, j, n, 0] = h[n]
         return k.walk(j * groups, groups, step, h, plan.reverse, together=16)
 
-    h = jax.lax.fori_loop(0, pieces, chunk, tuple(r["final"][0, n, tile] for n in states))
+    h = layout.loop(pieces, chunk, tuple(r["final"][0, n, tile] for n in states))
     for n in states:
         r["final"][0, n, tile] = h[n]
 

@@ -21,6 +21,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
@@ -31,6 +32,11 @@ SUBLANES = 8
 MAX_STATE = 64
 # The recomputed states of a chunk are the largest buffer; this leaves room for the blocks and their second copies.
 STATES_LIMIT = 8 * 2**20
+
+
+def loop(count: int, body, carry):
+    """carry after body(0, carry), ..., body(count - 1, carry); the index is 32 bits wide in double precision too."""
+    return jax.lax.fori_loop(np.int32(0), np.int32(count), body, carry)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -304,7 +310,7 @@ class Kernel:
                 carry = body(k * count + i, carry)
             return carry
 
-        return jax.lax.fori_loop(0, self.plan.groups // count, some, carry)
+        return loop(self.plan.groups // count, some, carry)
 
     def prepare(self, body):
         """body(group) for each group of eight steps, and once for all channel tiles the splats."""
@@ -332,7 +338,7 @@ class Kernel:
         columns = self.refs["per_step"].shape[-1]
         column, row = (jax.lax.broadcasted_iota(jnp.int32, (plan.width, columns), axis) for axis in (1, 0))
         offset = column - (plan.state + 2 * plan.flags)
-        diagonal = jnp.where((offset >= 0) & (jax.lax.rem(offset, plan.width) == row), 1.0, 0.0)
+        diagonal = jnp.where((offset >= 0) & (jax.lax.rem(offset, np.int32(plan.width)) == row), 1.0, 0.0)
         left = [self.refs["per_step"][0, pl.ds(group * SUBLANES + i, 1), :] * diagonal for i in range(steps)]
         # One pass in bfloat16: both factors are bfloat16 numbers already.
         self.refs["splats_C"][pl.ds(group * SUBLANES * plan.width, steps * plan.width), :] = jnp.dot(
@@ -355,7 +361,7 @@ class Kernel:
                 carry = step(t, Numbers(self.plan, self.refs, t), carry)
             return carry
 
-        return jax.lax.fori_loop(0, groups * SUBLANES // together, body, carry)
+        return loop(groups * SUBLANES // together, body, carry)
 
     def decay(self, delta, n, keep):
         decay = jnp.exp2(delta * self.A2[n])
