@@ -3,8 +3,8 @@ import pytest
 
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.evaluation import animation_metrics as am
-from sedtalker_jax.evaluation import lip_metrics as lm
 from sedtalker_jax.evaluation.animation_evaluation import TRUTH, AnimationEvaluation, AnimationRegions
+from sedtalker_jax.face.lip_points import FLAME_LIP_POINTS
 
 FPS, V = 30.0, 30
 REGIONS = {
@@ -142,7 +142,7 @@ def test_regions_and_mistakes():
         evaluation.add("clip", "voice", target, template, {"theirs": target})
     with pytest.raises(UserError, match="clip clip: .* no sequence of 30 vertices"):
         evaluation.add("clip", "voice", target[:, :9], template, {"ours": target})
-    assert lm.FLAME_LIP_POINTS == (3546, 3504)
+    assert FLAME_LIP_POINTS == (3546, 3504)
 
 
 def test_several_predictions_of_a_clip_are_averaged():

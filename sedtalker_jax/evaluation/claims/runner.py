@@ -78,7 +78,7 @@ def perform(job: Job, directory: Path) -> None:
     place.mkdir(parents=True, exist_ok=True)
     job.run(place)
     left = {
-        "seconds": round(time.monotonic() - start, 1),
+        "seconds": round(time.monotonic() - start, 2),
         "requires": list(job.requires),
         "commit": commit(),
         "jax": importlib.metadata.version("jax"),
