@@ -170,9 +170,7 @@ def read_text(path: str | os.PathLike) -> str:
 
 def _rttm_text(segments: Sequence[Segment], name: str) -> str:
     uri = re.sub(r"\s+", "_", name)
-    return "".join(
-        f"SPEAKER {uri} 1 {s.start:.6f} {s.end - s.start:.6f} <NA> <NA> {s.label} <NA> <NA>\n" for s in segments
-    )
+    return "".join(f"SPEAKER {uri} 1 {s.start:.6f} {s.end - s.start:.6f} <NA> <NA> {s.label} <NA> <NA>\n" for s in segments)
 
 
 def read_rttm(path: str | os.PathLike) -> dict[str, list[Segment]]:
@@ -221,9 +219,7 @@ def _parse_csv(text: str) -> list[Segment]:
     missing = {"start", "end", "label"} - set(rows.fieldnames or ())
     if missing:
         raise ValueError(f"the header lacks {', '.join(sorted(missing))}")
-    return [
-        Segment(float(row["start"]), float(row["end"]), row["label"], float(row.get("intensity") or "nan")) for row in rows
-    ]
+    return [Segment(float(row["start"]), float(row["end"]), row["label"], float(row.get("intensity") or "nan")) for row in rows]
 
 
 def _json_text(segments: Sequence[Segment], name: str, duration: float | None, extra: Mapping[str, Any]) -> str:

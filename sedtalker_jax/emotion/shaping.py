@@ -175,9 +175,7 @@ class EmotionKeys:
         except TypeError as error:
             raise UserError(f"{path}: unknown option or wrong type ({error})") from error
 
-    def apply(
-        self, activation: Float[np.ndarray, "F K-1"], times: Float[np.ndarray, " F"]
-    ) -> Float[np.ndarray, "F K-1"]:
+    def apply(self, activation: Float[np.ndarray, "F K-1"], times: Float[np.ndarray, " F"]) -> Float[np.ndarray, "F K-1"]:
         """The activation at `times` (seconds) with the keys laid over it."""
         if self.extent == "keys":
             share = range_weight(times, float(self.curve.times[0]), float(self.curve.times[-1]), self.fade)

@@ -274,9 +274,7 @@ class AnimationEvaluation:
         used = columns if any(TRUTH in row.values for row in rows) else self.systems
         return ScoreTable(title, used, rows, note)
 
-    def differences(
-        self, title: str = "Animation", *, num_resamples: int = 1_000, seed: int = 0
-    ) -> ScoreTable:
+    def differences(self, title: str = "Animation", *, num_resamples: int = 1_000, seed: int = 0) -> ScoreTable:
         """First system minus each other one, paired by clip, with 95% intervals.
 
         Raises:
@@ -299,9 +297,7 @@ class AnimationEvaluation:
             raise UserError("no clips were scored")
         return HierarchicalBootstrap(self.speakers, num_resamples, seed)
 
-    def _scores(
-        self, prediction, frames, target, template, true_distance, envelope, transitions, rig
-    ) -> dict[str, float]:
+    def _scores(self, prediction, frames, target, template, true_distance, envelope, transitions, rig) -> dict[str, float]:
         regions, milli = self.regions, metrics.MILLIMETRES
         prediction, target = metrics.cut_to_shorter(prediction, target)
         prediction, target = prediction[:frames], target[:frames]

@@ -238,9 +238,7 @@ def mean_speed(motion: Float[np.ndarray, "F V 3"], vertices: Int[np.ndarray, " v
     return _mean_difference_norm(motion, vertices, 1)
 
 
-def mean_jerk_m_per_s3(
-    motion: Float[np.ndarray, "F V 3"], fps: float, vertices: Int[np.ndarray, " v"] | None = None
-) -> float:
+def mean_jerk_m_per_s3(motion: Float[np.ndarray, "F V 3"], fps: float, vertices: Int[np.ndarray, " v"] | None = None) -> float:
     """Mean over frames and vertices of the length of third differences, in m/s^3: how jittery a motion is."""
     return _mean_difference_norm(motion, vertices, 3) * fps**3
 

@@ -369,4 +369,3 @@ def _per_emotion(title: str, labels: Sequence[str], counts: np.ndarray, bootstra
         values["share of frames"] = float(counts[:, index].sum() / max(counts.sum(), 1))
         rows.append(ScoreRow(label, values, "", None))
     return ScoreTable(f"{title}: by emotion", ["precision", "recall", "f1", "share of frames"], rows)
-

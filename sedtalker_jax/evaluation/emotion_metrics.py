@@ -210,9 +210,7 @@ class BoundaryMatch:
         return 2 * self.matched / both if both else float("nan")
 
     def __add__(self, other: BoundaryMatch) -> BoundaryMatch:
-        return BoundaryMatch(
-            self.matched + other.matched, self.reference + other.reference, self.hypothesis + other.hypothesis
-        )
+        return BoundaryMatch(self.matched + other.matched, self.reference + other.reference, self.hypothesis + other.hypothesis)
 
 
 def segment_boundaries(
@@ -327,18 +325,14 @@ def intensity_rank_correlation(
     return float(np.average([value for value, _ in per_emotion.values()], weights=weights)), per_emotion
 
 
-def intensity_levels(
-    intensity: Float[np.ndarray, " segments"], thresholds: Sequence[float]
-) -> Int[np.ndarray, " segments"]:
+def intensity_levels(intensity: Float[np.ndarray, " segments"], thresholds: Sequence[float]) -> Int[np.ndarray, " segments"]:
     """Ordinal level of each intensity: how many of the rising `thresholds` it reaches."""
     if list(thresholds) != sorted(set(thresholds)):
         raise UserError(f"intensity thresholds must rise: {list(thresholds)}")
     return np.searchsorted(np.asarray(thresholds, np.float64), np.asarray(intensity), side="right")
 
 
-def ordinal_error(
-    reference: Int[np.ndarray, " segments"], hypothesis: Int[np.ndarray, " segments"]
-) -> tuple[float, float]:
+def ordinal_error(reference: Int[np.ndarray, " segments"], hypothesis: Int[np.ndarray, " segments"]) -> tuple[float, float]:
     """(mean, macro) absolute error in levels; macro averages over the true levels first, so rare ones count as much."""
     truth, guess = np.asarray(reference), np.asarray(hypothesis)
     if truth.shape != guess.shape or not len(truth):
@@ -376,9 +370,7 @@ class Reliability:
         return float(np.sum(self.count[filled] * gap) / self.count.sum())
 
 
-def reliability(
-    reference: Int[np.ndarray, " T"], probabilities: Float[np.ndarray, "T K"], num_bins: int = 15
-) -> Reliability:
+def reliability(reference: Int[np.ndarray, " T"], probabilities: Float[np.ndarray, "T K"], num_bins: int = 15) -> Reliability:
     """Bins frames by the probability of their likeliest emotion and compares it with how often that emotion is right."""
     truth, p = _scored_frames(reference, probabilities)
     confidence, right = p.max(axis=1), p.argmax(axis=1) == truth

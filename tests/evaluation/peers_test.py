@@ -10,9 +10,7 @@ from sedtalker_jax.evaluation.animation_evaluation import AnimationRegions
 from sedtalker_jax.face.mesh_files import read_templates
 
 V = 20
-REGIONS = AnimationRegions(
-    "toy", np.arange(0, 8), np.arange(8, 14), np.arange(8, 16), np.array([0]), np.array([1]), V
-)
+REGIONS = AnimationRegions("toy", np.arange(0, 8), np.arange(8, 14), np.arange(8, 16), np.array([0]), np.array([1]), V)
 SUBJECTS = ("FaceTalk_170809_00138_TA", "FaceTalk_170731_00024_TA")
 TRAINING = ("FaceTalk_170728_03272_TA", "FaceTalk_170904_00128_TA")
 
