@@ -51,7 +51,7 @@ def test_prepared_records_train_and_are_scored(records, tmp_path, config, voices
     assert sections <= set(metrics)
     assert ("emotion" in metrics, "animation" in metrics) == (voices, faces)
     card = (tmp_path / "MODEL_CARD.md").read_text()
-    assert "Not evaluated." not in card and ("| ravdess | CC BY-NC-SA 4.0" in card) == voices and "| crema_d" not in card
+    assert "Not evaluated." not in card and ("| ravdess | CC-BY-NC-SA-4.0" in card) == voices and "| crema_d" not in card
     if voices and not faces:
         assert metrics["info"]["held_out"] == "crema_d" and "intended_and_perceived" in metrics
     logged = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
