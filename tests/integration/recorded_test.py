@@ -46,7 +46,8 @@ def test_prepared_records_train_and_are_scored(records, tmp_path, config, voices
         flags += [f"--config.data.speech={records / 'ravdess'},{records / 'crema_d'}", "--config.data.held_out=crema_d"]
     flags += [f"--config.data.face={records / 'emovoca'}"] if faces else []
     run("train.py", *flags)
-    run("evaluate.py", *flags, "--max_clips=2", "--baseline_clips=4")
+    # Of CREMA-D all that is there: listeners agreed on some clips only.
+    run("evaluate.py", *flags, f"--max_clips={200 if voices and not faces else 2}", "--baseline_clips=4")
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert sections <= set(metrics)
     assert ("emotion" in metrics, "animation" in metrics) == (voices, faces)
