@@ -6,6 +6,7 @@ import dataclasses
 import os
 import pathlib
 import zipfile
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -14,6 +15,7 @@ from sedtalker_jax.axes import VertexSequence, VerticesArray
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.face.lip_points import lip_points
 from sedtalker_jax.face.space import FaceSpace
+from sedtalker_jax.models.subject import UNKNOWN_SUBJECT
 
 _STATISTICS = "face_statistics.npz"
 _SPACE = "face_space.npz"
@@ -35,6 +37,7 @@ class FaceCodec:
       second_moment: [R, R] mean of outer products of coefficients.
       template_mean: [3V] mean of the training templates.
       template_basis: [Q, 3V] their principal directions, scaled so that training codes have unit variance.
+      subjects: whose faces training saw, where the animator learns how each of them moves; else none.
     """
 
     space: FaceSpace
@@ -44,10 +47,16 @@ class FaceCodec:
     velocity_second_moment: np.ndarray
     template_mean: np.ndarray
     template_basis: np.ndarray
+    subjects: tuple[str, ...] = ()
 
     @classmethod
     def fit(
-        cls, space: FaceSpace, motions: list[Float[np.ndarray, "F R"]], template_names: list[str], code_size: int
+        cls,
+        space: FaceSpace,
+        motions: list[Float[np.ndarray, "F R"]],
+        template_names: list[str],
+        code_size: int,
+        subjects: Sequence[str] = (),
     ) -> FaceCodec:
         """Statistics of the training motion and the training templates.
 
@@ -56,6 +65,7 @@ class FaceCodec:
           motions: coefficients of training clips.
           template_names: templates that training clips use.
           code_size: Q, at most the number of distinct templates minus one.
+          subjects: see the class.
         """
         coefficients = np.concatenate(motions).astype(np.float64)
         differences = np.concatenate([np.diff(m.astype(np.float64), axis=0) for m in motions])
@@ -77,6 +87,7 @@ class FaceCodec:
             velocity_second_moment=(differences.T @ differences / len(differences)).astype(np.float32),
             template_mean=mean.astype(np.float32),
             template_basis=basis.astype(np.float32),
+            subjects=tuple(subjects),
         )
 
     @property
@@ -100,6 +111,10 @@ class FaceCodec:
         """
         flat = np.asarray(template, np.float32).reshape(-1)
         return np.clip(self.template_basis @ (flat - self.template_mean), -3.0, 3.0).astype(np.float32)
+
+    def subject_index(self, *names: str) -> int:
+        """Which of `subjects` the first known one of these names is, counted from 1; UNKNOWN_SUBJECT if training saw none."""
+        return next((self.subjects.index(name) + 1 for name in names if name in self.subjects), UNKNOWN_SUBJECT)
 
     def gram(self, region: str | None) -> Float[np.ndarray, "R R"]:
         """[R, R] so that d^T G d is the squared vertex error over a region (None = all vertices), relative to the region's
@@ -166,7 +181,9 @@ class FaceCodec:
         directory = pathlib.Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         self.space.save(directory / _SPACE)
-        arrays = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "space"}
+        arrays = {name: getattr(self, name) for name in self._array_names()}
+        if self.subjects:
+            arrays["subjects"] = np.array(self.subjects)
         temporary = directory / (_STATISTICS + ".tmp.npz")
         np.savez_compressed(temporary, **arrays)
         os.replace(temporary, directory / _STATISTICS)
@@ -181,9 +198,14 @@ class FaceCodec:
         path = pathlib.Path(directory) / _STATISTICS
         try:
             with np.load(path, allow_pickle=False) as stored:
-                arrays = {f.name: stored[f.name] for f in dataclasses.fields(cls) if f.name != "space"}
+                arrays = {name: stored[name] for name in cls._array_names()}
+                subjects = tuple(stored["subjects"].tolist()) if "subjects" in stored else ()
         except FileNotFoundError as error:
             raise UserError(f"{path}: not found; it is written by train.py beside the checkpoints") from error
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"{path}: damaged ({error}); copy it again from where the model was trained") from error
-        return cls(space=FaceSpace.load(pathlib.Path(directory) / _SPACE), **arrays)
+        return cls(space=FaceSpace.load(pathlib.Path(directory) / _SPACE), subjects=subjects, **arrays)
+
+    @classmethod
+    def _array_names(cls) -> list[str]:
+        return [field.name for field in dataclasses.fields(cls) if field.name not in ("space", "subjects")]

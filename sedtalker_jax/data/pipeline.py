@@ -323,6 +323,8 @@ def make_example(
             activation=activation,
             track_source=np.int32(source),
         )
+        if codec.subjects:
+            example["subject"] = np.int32(codec.subject_index(record["speaker"], record["template"]))
         if training and len(config.track_shares) > EDITED_TRACK:
             example.update(random_edit(len(waveform) / axes.SAMPLE_RATE, len(labels), rng))
     return example
@@ -390,8 +392,8 @@ def pad_batch(examples: Sequence[Mapping[str, Any]], seconds: float, codec: Face
       {"speech": waveform [B, S], lengths [B], emotion [B, T] (-1 = unlabelled or padding), intensity [B, T], intensity_mask,
       boundary, boundary_mask, seed [B], with joins or levels also level and level_scale [B, T]} and, with a codec,
       {"face": motion [B, F, R], lips_closed [B, F], num_frames [B], fps [B], template_code [B, Q], activation [B, F, K-1],
-      track_source [B], seed [B], with edited tracks also edit_target [B], edit_margin [B], edit_span [B, 2]}; the face part has
-      no waveform of its own.
+      track_source [B], seed [B], with edited tracks also edit_target [B], edit_margin [B], edit_span [B, 2], and with a codec
+      that knows subjects also subject [B]}; the face part has no waveform of its own.
     """
     S = int(round(seconds * axes.SAMPLE_RATE))
     T = axes.num_speech_frames(S)
@@ -436,6 +438,8 @@ def pad_batch(examples: Sequence[Mapping[str, Any]], seconds: float, codec: Face
             track_source=np.array([example["track_source"] for example in examples], np.int32),
             seed=seeds,
         )
+        if "subject" in examples[0]:
+            batch["face"]["subject"] = np.array([example["subject"] for example in examples], np.int32)
         if "edit_target" in examples[0]:
             names = ("edit_target", "edit_margin", "edit_span")
             batch["face"] |= {name: np.stack([example[name] for example in examples]) for name in names}

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 
 import flax.linen as nn
+import flax.struct
 import jax
 from jaxtyping import Array, Bool, Float
 
-from sedtalker_jax.models.attention import Attention
+from sedtalker_jax.models.attention import Attention, AttentionState
 from sedtalker_jax.models.gru import GRUMixer
-from sedtalker_jax.models.mamba import MambaMixer
+from sedtalker_jax.models.mamba import MambaMixer, MambaState
 from sedtalker_jax.models.moe import FeedForward, MixtureOfExperts
 from sedtalker_jax.models.normalisation import AdaptiveRMSNorm, RMSNorm
 from sedtalker_jax.precision import Precision
@@ -63,6 +64,53 @@ class BackboneConfig:
                 f"and that of num_kv_heads={self.num_kv_heads}"
             )
 
+    @property
+    def obstacle_to_streaming(self) -> str | None:
+        """Why a stack of this shape can't take a sequence piece by piece; None where it can, with a state of fixed size."""
+        if not self.causal:
+            return "backbone.causal is False, so every step sees later ones"
+        if "A" in self.pattern and self.window is None:
+            return "backbone.window is None, so attention sees all earlier steps and its state would grow without end"
+        return None
+
+
+MixerState = MambaState | AttentionState | Float[Array, "B D"]
+"""Of a Mamba, an attention and a recurrent mixer."""
+
+
+@flax.struct.dataclass
+class BackboneState:
+    """What a stack carries from one piece of a sequence to the next: the states of its blocks' mixers, in order."""
+
+    mixers: tuple[MixerState, ...]
+
+
+def make_mixer(config: BackboneConfig, kind: str, precision: Precision) -> nn.Module:
+    """The part of a block that mixes along time, by the block's letter."""
+    if kind == "A":
+        return Attention(
+            config.width,
+            config.num_heads,
+            config.num_kv_heads,
+            causal=config.causal,
+            window=config.window,
+            learned_rotary_rank=config.learned_rotary_rank,
+            precision=precision,
+            name="attention",
+        )
+    if kind == "G":
+        return GRUMixer(config.width, bidirectional=not config.causal, precision=precision, name="gru")
+    return MambaMixer(
+        config.width,
+        config.expand,
+        config.state_size,
+        config.conv_width,
+        bidirectional=not config.causal,
+        precision=precision,
+        scan_implementation=config.scan_implementation,
+        name="mamba",
+    )
+
 
 class Block(nn.Module):
     """x <- x + gate * Mixer(norm(x, c));  x <- x + gate * FeedForward(norm(x, c))."""
@@ -78,33 +126,15 @@ class Block(nn.Module):
         condition: Float[Array, "B L C"] | None,
         mask: Bool[Array, "B L"],
         keys: ExampleKeys | None,
-    ) -> Float[Array, "B L D"]:
+        state: MixerState | None = None,
+    ) -> Float[Array, "B L D"] | tuple[Float[Array, "B L D"], MixerState]:
         config, precision = self.config, self.precision
         y, gate = AdaptiveRMSNorm(precision, name="mixer_norm")(x, condition)
-        if self.kind == "A":
-            y = Attention(
-                config.width,
-                config.num_heads,
-                config.num_kv_heads,
-                causal=config.causal,
-                window=config.window,
-                learned_rotary_rank=config.learned_rotary_rank,
-                precision=precision,
-                name="attention",
-            )(y, mask)
-        elif self.kind == "G":
-            y = GRUMixer(config.width, bidirectional=not config.causal, precision=precision, name="gru")(y, mask)
+        mixer, following = make_mixer(config, self.kind, precision), None
+        if state is None:
+            y = mixer(y, mask)
         else:
-            y = MambaMixer(
-                config.width,
-                config.expand,
-                config.state_size,
-                config.conv_width,
-                bidirectional=not config.causal,
-                precision=precision,
-                scan_implementation=config.scan_implementation,
-                name="mamba",
-            )(y, mask)
+            y, following = mixer(y, mask, state)
         x = x + dropout(y if gate is None else y * gate, config.dropout, keys, self.name + "/mixer")
         y, gate = AdaptiveRMSNorm(precision, name="feed_forward_norm")(x, condition)
         hidden = int(config.feed_forward * config.width)
@@ -112,7 +142,8 @@ class Block(nn.Module):
             y = MixtureOfExperts(config.width, hidden, config.num_experts, config.top_k, precision, name="experts")(y, mask)
         else:
             y = FeedForward(config.width, hidden, precision, name="feed_forward")(y)
-        return x + dropout(y if gate is None else y * gate, config.dropout, keys, self.name + "/feed_forward")
+        x = x + dropout(y if gate is None else y * gate, config.dropout, keys, self.name + "/feed_forward")
+        return x if state is None else (x, following)
 
 
 class Backbone(nn.Module):
@@ -129,10 +160,37 @@ class Backbone(nn.Module):
         *,
         condition: Float[Array, "B L C"] | None = None,
         keys: ExampleKeys | None = None,
-    ) -> Float[Array, "B L D"]:
-        """Args: x [B, L, D]; mask [B, L] False = padding; condition [B, L, C]; keys per example, None = no dropout."""
+        state: BackboneState | None = None,
+    ) -> Float[Array, "B L D"] | tuple[Float[Array, "B L D"], BackboneState]:
+        """Args:
+        x: [B, L, D].
+        mask: [B, L], False = padding.
+        condition: [B, L, C].
+        keys: per example, None = no dropout.
+        state: of the steps before these; then padding lies at the end of each row, and the result is (y, state).
+        """
         block = nn.remat(Block, prevent_cse=False) if self.config.remat else Block
+        following: list[MixerState] = []
         for index, kind in enumerate(self.config.pattern):
             with jax.named_scope(f"block_{index}_{kind}"):
-                x = block(self.config, kind, self.precision, name=f"block_{index}")(x, condition, mask, keys)
-        return RMSNorm(self.precision, name="final_norm")(x)
+                layer = block(self.config, kind, self.precision, name=f"block_{index}")
+                if state is None:
+                    x = layer(x, condition, mask, keys)
+                else:
+                    x, mixer = layer(x, condition, mask, keys, state.mixers[index])
+                    following.append(mixer)
+        y = RMSNorm(self.precision, name="final_norm")(x)
+        return y if state is None else (y, BackboneState(tuple(following)))
+
+    @nn.nowrap
+    def initial_state(self, batch_size: int) -> BackboneState:
+        """The state before the first step.
+
+        Raises:
+          ValueError: a stack of this shape can't take a sequence piece by piece.
+        """
+        obstacle = self.config.obstacle_to_streaming
+        if obstacle is not None:
+            raise ValueError(f"this stack can't stream: {obstacle}")
+        mixers = (make_mixer(self.config, kind, self.precision) for kind in self.config.pattern)
+        return BackboneState(tuple(mixer.initial_state(batch_size) for mixer in mixers))

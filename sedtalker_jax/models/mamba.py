@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import flax.linen as nn
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,6 +26,19 @@ def _inverse_softplus_time_steps(key: jax.Array, shape: tuple[int], dtype, low: 
     """Bias whose softplus is log-uniform in [low, high]: the range of time constants that Mamba starts from."""
     steps = jnp.exp(jax.random.uniform(key, shape, dtype) * (math.log(high) - math.log(low)) + math.log(low))
     return steps + jnp.log(-jnp.expm1(-steps))
+
+
+@flax.struct.dataclass
+class MambaState:
+    """What a forward scan carries from one piece of a sequence to the next.
+
+    Attributes:
+      convolution: [B, W-1, E], the inputs of the convolution before the piece.
+      scan: [B, E, N], the state space's state.
+    """
+
+    convolution: Float[Array, "B W-1 E"] | None
+    scan: Float[Array, "B E N"] | None
 
 
 class MambaMixer(nn.Module):
@@ -49,19 +63,36 @@ class MambaMixer(nn.Module):
     scan_implementation: str | None = None
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B L D"], mask: Bool[Array, "B L"]) -> Float[Array, "B L D"]:
-        """Args: x [B, L, D]; mask [B, L], False = padding (at the end of each row; outputs there are unspecified)."""
+    def __call__(
+        self, x: Float[Array, "B L D"], mask: Bool[Array, "B L"], state: MambaState | None = None
+    ) -> Float[Array, "B L D"] | tuple[Float[Array, "B L D"], MambaState]:
+        """Args:
+        x: [B, L, D].
+        mask: [B, L], False = padding (at the end of each row; outputs there are unspecified).
+        state: of the steps before these; then the result is (y, state). Forward scans only.
+        """
         inner = self.expand * self.width
         u, z = jnp.split(self._dense(2 * inner, "in_proj", use_bias=False)(x), 2, axis=-1)
-        y = self._scan(u, z, mask, reverse=False)
+        y, following = self._scan(u, z, mask, state, reverse=False)
         if self.bidirectional:
-            y = y + self._scan(u, z, mask, reverse=True)
-        return self._dense(self.width, "out_proj", use_bias=False)(y)
+            y = y + self._scan(u, z, mask, None, reverse=True)[0]
+        y = self._dense(self.width, "out_proj", use_bias=False)(y)
+        return y if state is None else (y, following)
+
+    @nn.nowrap
+    def initial_state(self, batch_size: int) -> MambaState:
+        """The state before the first step."""
+        inner = self.expand * self.width
+        return MambaState(
+            jnp.zeros((batch_size, self.conv_width - 1, inner), self.precision.compute),
+            jnp.zeros((batch_size, inner, self.state_size), self.precision.statistics),
+        )
 
     def _dense(self, features: int, name: str, **options) -> nn.Dense:
         return nn.Dense(features, dtype=self.precision.compute, param_dtype=self.precision.params, name=name, **options)
 
-    def _scan(self, u, z, mask, *, reverse: bool):
+    def _scan(self, u, z, mask, state: MambaState | None, *, reverse: bool) -> tuple[Float[Array, "B L E"], MambaState]:
+        before = MambaState(None, None) if state is None else state
         params, inner, N = self.precision.params, u.shape[-1], self.state_size
         suffix = "_reverse" if reverse else ""
         bound = 1.0 / math.sqrt(self.conv_width)
@@ -73,7 +104,16 @@ class MambaMixer(nn.Module):
         )
         bias = self.param("conv_bias" + suffix, nn.initializers.zeros, (inner,), params)
         # The convolution must look into the past of its own scan: for the backward scan that is the future of the clip.
-        u = causal_conv1d(u, weight, bias, activation="silu", mask=mask, reverse=reverse)
+        u, inputs = causal_conv1d(
+            u,
+            weight,
+            bias,
+            activation="silu",
+            initial_state=before.convolution,
+            mask=mask,
+            reverse=reverse,
+            return_final_state=True,
+        )
         rank = max(1, math.ceil(self.width / 16))
         projected = self._dense(rank + 2 * N, "x_proj" + suffix, use_bias=False)(u)
         step_features, B, C = jnp.split(projected, np.array([rank, rank + N]), axis=-1)
@@ -87,7 +127,7 @@ class MambaMixer(nn.Module):
         log_A = self.param("log_A" + suffix, _s4d_real_log, (inner, N), params)
         skip = self.param("skip" + suffix, nn.initializers.ones, (inner,), params)
         statistics = self.precision.statistics
-        return selective_scan(
+        y, final = selective_scan(
             u,
             delta,
             -jnp.exp(log_A.astype(statistics)),
@@ -97,7 +137,10 @@ class MambaMixer(nn.Module):
             z=z,
             delta_bias=step_bias.astype(statistics),
             delta_softplus=True,
+            initial_state=before.scan,
             mask=mask,
             reverse=reverse,
+            return_final_state=True,
             implementation=self.scan_implementation,
         )
+        return y, MambaState(inputs, final)

@@ -9,11 +9,20 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-from sedtalker_jax.axes import FaceMask, Lengths, Motion, SpeechFeatures, SpeechMask, Waveforms, speech_frame_times
+from sedtalker_jax.axes import (
+    FaceFeatures,
+    FaceMask,
+    Lengths,
+    Motion,
+    SpeechFeatures,
+    SpeechMask,
+    Waveforms,
+    speech_frame_times,
+)
 from sedtalker_jax.models.acoustics import AcousticsConfig, acoustic_features
-from sedtalker_jax.models.animator import Animator, AnimatorConfig
+from sedtalker_jax.models.animator import Animator, AnimatorConfig, AnimatorState
 from sedtalker_jax.models.diarizer import Diarizer, DiarizerConfig, Emotion
 from sedtalker_jax.models.emotion_condition import activation, class_normal_projection
 from sedtalker_jax.models.emotion_edit import chosen_rows, move_across_boundary
@@ -113,6 +122,7 @@ class SEDTalkerModel(nn.Module):
         fps: Float[Array, "B"],
         mask: FaceMask,
         keys: ExampleKeys | None = None,
+        subject: Int[Array, "B"] | None = None,
     ) -> Motion:
         """Motion coefficients in normalised units, [B, F, R].
 
@@ -124,14 +134,59 @@ class SEDTalkerModel(nn.Module):
           fps: [B] animation frames per second.
           mask: [B, F], False = padding.
           keys: per example, None = deterministic.
+          subject: [B] FaceCodec.subject_index, None = unknown ones.
         """
-        num_frames = mask.shape[1]
-        content = resample_to_fps(speech.content_features, speech.mask, fps, num_frames)
-        if residual is not None:
-            residual = resample_to_fps(residual, speech.mask, fps, num_frames)
+        content, residual = self.face_features(speech, residual, fps, mask.shape[1])
         return self.animator(
-            content, mask, activations, residual, template_code, None if keys is None else fold(keys, "animator")
+            content,
+            mask,
+            activations,
+            residual,
+            template_code,
+            None if keys is None else fold(keys, "animator"),
+            subject=subject,
         )
+
+    def face_features(
+        self, speech: Speech, residual: Float[Array, "B T C"] | None, fps: Float[Array, "B"], num_frames: int
+    ) -> tuple[FaceFeatures, Float[Array, "B F C"] | None]:
+        """What the animator hears, at `num_frames` animation frames: content features, and the residual if there is one."""
+        content = resample_to_fps(speech.content_features, speech.mask, fps, num_frames)
+        return content, None if residual is None else resample_to_fps(residual, speech.mask, fps, num_frames)
+
+    def animate_piece(
+        self,
+        content: FaceFeatures,
+        activations: Float[Array, "B F K-1"],
+        residual: Float[Array, "B F C"] | None,
+        template_code: Float[Array, "B Q"],
+        mask: FaceMask,
+        state: AnimatorState,
+        subject: Int[Array, "B"] | None = None,
+    ) -> tuple[Motion, AnimatorState]:
+        """Motion coefficients of the next piece of a recording, and the state after it. For causal animators.
+
+        However a recording is cut, the pieces' motions are that of the whole up to rounding. Every piece but the last has a
+        multiple of the animator's frame_stacking valid frames.
+
+        Args:
+          content, residual: [B, F, .] as `face_features` gives them, at this piece's animation frames.
+          activations: [B, F, K-1] emotion strengths.
+          template_code: [B, Q].
+          mask: [B, F], False = padding, at the end.
+          state: `initial_state` at the beginning of a recording, then what the piece before returned.
+          subject: [B] FaceCodec.subject_index, None = unknown ones.
+        """
+        return self.animator(content, mask, activations, residual, template_code, state=state, subject=subject)
+
+    @nn.nowrap
+    def initial_state(self, batch_size: int) -> AnimatorState:
+        """The animator's state at the beginning of a recording.
+
+        Raises:
+          ValueError: it is not causal, or attends without a window.
+        """
+        return Animator(self.config.animator, self.config.precision).initial_state(batch_size)
 
     def __call__(self, batch: dict[str, Any], keys: dict[str, ExampleKeys] | None = None) -> dict[str, Any]:
         """The training forward pass over a joint batch.
@@ -171,7 +226,14 @@ class SEDTalkerModel(nn.Module):
                 )
             outputs["activation"] = activations
             outputs["motion"] = self.animate(
-                speech, activations, residual, part["template_code"], part["fps"], mask, keys.get("face")
+                speech,
+                activations,
+                residual,
+                part["template_code"],
+                part["fps"],
+                mask,
+                keys.get("face"),
+                subject=part.get("subject"),
             )
         return outputs
 

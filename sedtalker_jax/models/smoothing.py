@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import flax.linen as nn
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from sedtalker_jax.models.streaming import after_past, last_steps
 from sedtalker_jax.precision import Precision
 
 
@@ -15,6 +17,19 @@ def gaussian_logits(num_channels: int, offsets: Float[np.ndarray, " k"], narrow:
     """Logarithms of Gaussians over `offsets`, [k, num_channels], whose deviations rise geometrically over the channels."""
     deviations = np.geomspace(narrow, wide, num_channels)
     return -0.5 * np.square(offsets[:, None] / deviations[None, :])
+
+
+@flax.struct.dataclass
+class SmoothingState:
+    """The last steps before a piece of a sequence, oldest first.
+
+    Attributes:
+      values: [B, reach, D].
+      present: [B, reach, 1], 1 where there was a step, 0 before the first.
+    """
+
+    values: Float[Array, "B reach D"]
+    present: Float[Array, "B reach 1"]
 
 
 class TemporalSmoothing(nn.Module):
@@ -35,8 +50,15 @@ class TemporalSmoothing(nn.Module):
     precision: Precision = Precision()
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B L D"], mask: Bool[Array, "B L"]) -> Float[Array, "B L D"]:
-        """Args: x [B, L, D]; mask [B, L], False = padding, which adds nothing to valid steps."""
+    def __call__(
+        self, x: Float[Array, "B L D"], mask: Bool[Array, "B L"], state: SmoothingState | None = None
+    ) -> Float[Array, "B L D"] | tuple[Float[Array, "B L D"], SmoothingState]:
+        """Args:
+        x: [B, L, D].
+        mask: [B, L], False = padding, which adds nothing to valid steps.
+        state: of the steps before these; then padding lies at the end of each row, and the result is (y, state). Causal
+          smoothing only.
+        """
         length, channels = x.shape[1:]
         last = 0 if self.causal else self.reach
         offsets = np.arange(-self.reach, last + 1)
@@ -45,11 +67,22 @@ class TemporalSmoothing(nn.Module):
         start = gaussian_logits(channels, offsets.astype(float), *self.deviations)
         weights = jax.nn.softmax(change.astype(self.precision.statistics) + start, axis=0).astype(x.dtype)
         present = mask[..., None].astype(x.dtype)
-        pad = ((0, 0), (self.reach, last), (0, 0))
-        values, counted = jnp.pad(jnp.where(mask[..., None], x, jnp.zeros((), x.dtype)), pad), jnp.pad(present, pad)
+        values = jnp.where(mask[..., None], x, jnp.zeros((), x.dtype))
+        if state is None:
+            pad = ((0, 0), (self.reach, last), (0, 0))
+            values, counted = jnp.pad(values, pad), jnp.pad(present, pad)
+        else:
+            values, counted = after_past(state.values, values), after_past(state.present, present)
         total = weight = jnp.zeros((), x.dtype)
         for tap in range(len(offsets)):
             total = total + weights[tap] * values[:, tap : tap + length]
             weight = weight + weights[tap] * counted[:, tap : tap + length]
         # Only steps of padding can lack every neighbour.
-        return total / jnp.maximum(weight, 1e-6)
+        y = total / jnp.maximum(weight, 1e-6)
+        return y if state is None else (y, SmoothingState(last_steps(values, mask), last_steps(counted, mask)))
+
+    @nn.nowrap
+    def initial_state(self, batch_size: int, channels: int) -> SmoothingState:
+        """The state before the first step."""
+        empty = jnp.zeros((batch_size, self.reach, channels), self.precision.compute)
+        return SmoothingState(empty, empty[..., :1])
