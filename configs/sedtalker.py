@@ -25,6 +25,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.face = "records/emovoca"
     # Of the recordings that have several expressions, half go from one to another within the clip.
     config.pipeline.cross_fade = ConfigDict(dict(share=0.5))
+    # How each training subject moves is learned beside what all share; at most so many (a run has as many as its data).
+    config.model.animator.num_subjects = 512
     config.pipeline.joins = ConfigDict(dict())
     config.model.diarizer.level_scales = tuple(len(levels) for levels in LEVEL_SCALES.values())
     if arg == "smoke":

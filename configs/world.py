@@ -10,7 +10,7 @@ from configs import world_experiment
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """The config, or with arg "smoke" a variant that trains a few steps on a handful of clips."""
+    """The config of one of the variants "", "causal", "smoke"; the last trains a few steps on a handful of clips."""
     config = world_experiment.base()
     config.data.directory = "runs/world-full"
     config.data.make_command = (

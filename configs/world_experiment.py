@@ -127,7 +127,7 @@ def base() -> ConfigDict:
 
 
 def apply_variant(config: ConfigDict, arg: str) -> None:
-    """Shrinks a config in place for arg "smoke".
+    """Changes a config in place: shrinks it for arg "smoke", makes its animator causal for "causal".
 
     Raises:
       ValueError: unknown variant.
@@ -135,8 +135,19 @@ def apply_variant(config: ConfigDict, arg: str) -> None:
     if arg == "smoke":
         shrink(config)
         config.model.encoder.update(conv_dim=(8, 8), hidden_size=16, num_attention_heads=2, intermediate_size=32)
+    elif arg == "causal":
+        make_causal(config)
     elif arg:
-        raise ValueError(f"unknown variant {arg!r}: expected 'smoke' or nothing")
+        raise ValueError(f"unknown variant {arg!r}: expected 'smoke', 'causal' or nothing")
+
+
+def make_causal(config: ConfigDict) -> None:
+    """In place: an animator that sees no later frame, and in its attention 4 s of earlier ones (at 30 fps).
+
+    It takes recordings of any length in one pass, with a state of fixed size (sedtalker_jax.inference.streaming).
+    """
+    animator = config.model.animator
+    animator.backbone.update(causal=True, window=120 // animator.get("frame_stacking", 1))
 
 
 def shrink(config: ConfigDict) -> None:

@@ -152,6 +152,8 @@ class Experiment:
         """The model's config as plain values, with the encoder's sizes read from the pretrained directory, if one is named."""
         model = self.config.model.to_dict()
         source = model.pop("pretrained", "")
+        if model.get("animator") and model["animator"].get("num_subjects"):
+            model["animator"]["num_subjects"] = len(self.codec.subjects)
         self._pretrained: Any = None
         if source:
             changes = _tuples(model["encoder"])
@@ -164,14 +166,19 @@ class Experiment:
         faces = [stream for stream in self.streams if "face" in stream.parts]
         if not faces:
             return None
+        at_most = (self.config.model.animator or {}).get("num_subjects", 0)
         if (workdir / "face_statistics.npz").exists():
-            return FaceCodec.load(workdir)
+            codec = FaceCodec.load(workdir)
+            if bool(codec.subjects) != bool(at_most):
+                raise UserError(f"{workdir}: was begun with another model.animator.num_subjects; choose another workdir")
+            return codec
         records = self._face_records
         codec = FaceCodec.fit(
             shared_space(faces[0].directories),
             [np.asarray(record["motion"]) for record in records],
             [record["template"] for record in records],
             self.config.data.template_code_size,
+            training_subjects(faces[0].directories, at_most) if at_most else (),
         )
         if jax.process_index() == 0:
             codec.save(workdir)
@@ -316,6 +323,25 @@ def shared_space(directories: Sequence[str]) -> FaceSpace:
             )
         templates |= dict(zip(space.template_names, space.templates, strict=True))
     return dataclasses.replace(first, template_names=tuple(templates), templates=np.stack(list(templates.values())))
+
+
+def training_subjects(directories: Sequence[str], at_most: int) -> tuple[str, ...]:
+    """Whose faces the training splits of record directories hold, sorted: speakers, or, in the built-in world, whose voices
+    have no faces of their own, heads.
+
+    Raises:
+      UserError: there are more than `at_most`, or a manifest does not name them.
+    """
+    names: set[str] = set()
+    for directory in directories:
+        manifest = read_manifest(directory)
+        found = manifest["splits"].get("train", {}).get("templates" if "world" in manifest else "speakers", ())
+        if not found:
+            raise UserError(f"{directory}: its manifest names no subjects; set model.animator.num_subjects to 0")
+        names.update(found)
+    if len(names) > at_most:
+        raise UserError(f"{len(names)} subjects in {', '.join(directories)}, model.animator.num_subjects allows {at_most}")
+    return tuple(sorted(names))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,11 +16,11 @@ from sedtalker_jax.training.parallel import ParallelConfig
 from sedtalker_jax.training.streams import streams_of
 
 VARIANTS = {
-    "demo": ("", "smoke"),
-    "world": ("", "smoke"),
+    "demo": ("", "causal", "smoke"),
+    "world": ("", "causal", "smoke"),
     "claims": ("diarizer", "animator", "joint", "diarizer,smoke", "animator,smoke", "joint,smoke"),
     "diarizer": ("", "paper", "speechbrain", "smoke"),
-    "animator": ("", "paper", "jambatalk-vocaset", "jambatalk-biwi", "smoke"),
+    "animator": ("", "paper", "jambatalk-vocaset", "jambatalk-biwi", "causal", "smoke"),
     "sedtalker": ("", "smoke"),
     "editemotalk": ("", "smoke"),
 }
@@ -46,6 +46,8 @@ def test_every_variant_fits_its_dataclasses(name, arg):
     assert any(edited) == bool(config.loss.get("consistency")) == (name == "editemotalk")
     if not config.model.get("pretrained"):
         made = model_config(config.model, {"rank": 8, "template_size": 4})
+        if made.animator is not None:
+            assert (made.animator.backbone.obstacle_to_streaming is None) == (arg == "causal")
         assert (made.diarizer is None, made.animator is None) == (config.model.diarizer is None, config.model.animator is None)
 
 

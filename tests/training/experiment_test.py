@@ -1,0 +1,34 @@
+"""What an experiment takes from its data beside the batches."""
+
+import json
+
+import pytest
+
+from sedtalker_jax.errors import UserError
+from sedtalker_jax.training.experiment import training_subjects
+
+
+def directory(root, name, train, **fields):
+    (root / name).mkdir()
+    (root / name / "manifest.json").write_text(
+        json.dumps({"splits": {"train": train, "test": {"speakers": ["unseen"]}}} | fields)
+    )
+    return str(root / name)
+
+
+def test_subjects_are_the_training_speakers_of_all_corpora_and_the_heads_of_the_world(tmp_path):
+    counted = {name: {"clips": 3, "seconds": 9.0} for name in ("bob", "ann")}
+    emovoca = directory(tmp_path, "emovoca", {"speakers": counted, "templates": counted}, corpus="emovoca")
+    # VOCASET holds the same people: one way of moving each.
+    vocaset = directory(tmp_path, "vocaset", {"speakers": {"ann": {}, "cleo": {}}}, corpus="vocaset")
+    world = directory(tmp_path, "world", {"speakers": ["voice-0"], "templates": ["head-1", "head-0"]}, world="world-a")
+    assert training_subjects([emovoca, vocaset], 3) == ("ann", "bob", "cleo")
+    assert training_subjects([world], 512) == ("head-0", "head-1")
+
+
+def test_too_many_subjects_and_nameless_ones_are_refused(tmp_path):
+    two = directory(tmp_path, "two", {"speakers": {"ann": {}, "bob": {}}})
+    with pytest.raises(UserError, match="2 subjects in .*two.*num_subjects allows 1"):
+        training_subjects([two], 1)
+    with pytest.raises(UserError, match="names no subjects"):
+        training_subjects([directory(tmp_path, "nameless", {})], 9)
