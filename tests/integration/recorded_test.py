@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from sedtalker_jax.inference.pipeline import SEDTalker
 from tests.data.corpora import layouts
 from tests.data.faces import trees
 
@@ -55,6 +56,7 @@ def test_prepared_records_train_and_are_scored(records, tmp_path, config, voices
     assert "Not evaluated." not in card and ("| ravdess | CC-BY-NC-SA-4.0" in card) == voices and "| crema_d" not in card
     if voices and not faces:
         assert metrics["info"]["held_out"] == "crema_d" and "intended_and_perceived" in metrics
+    assert SEDTalker.load(tmp_path).subjects == (tuple(sorted(trees.TRAIN)) if faces else ())
     logged = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     terms = {name for line in logged for name in line}
     edited = config == "editemotalk"
