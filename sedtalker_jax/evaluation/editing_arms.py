@@ -13,16 +13,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from sedtalker_jax import axes
 from sedtalker_jax.emotion import EditDictionary, EmotionTrack
 from sedtalker_jax.emotion.labels import NEUTRAL
-from sedtalker_jax.inference.pipeline import SEDTalker
-from sedtalker_jax.models.sedtalker import SEDTalkerModel
+from sedtalker_jax.inference.pipeline import SEDTalker, animate_rows
 
 ARMS = ("ours", "class-mean", "one-hot", "random")
 
@@ -138,11 +135,14 @@ class ClipSweep:
         padded[0, : len(self.waveform)] = self.waveform
         room = axes.num_speech_frames(padded.shape[1]), axes.num_animation_frames(padded.shape[1], model.fps)
         frames, pieces = activations.shape[1], []
+        length, num_frames = np.array([len(self.waveform)], np.int32), np.array([frames], np.int32)
+        code = self.code[None]
         for start in range(0, len(activations), ROWS):
             rows = slice(start, start + ROWS)
-            part = _filled(embeddings[rows], room[0]), _filled(activations[rows], room[1])
-            sizes = jnp.array([len(self.waveform)], jnp.int32), jnp.int32(frames)
-            motion = _animate(model.model, model.params, padded, *sizes, *part, self.code, model.fps)
+            embedding, activation = _filled(embeddings[rows], room[0]), _filled(activations[rows], room[1])
+            motion = animate_rows(
+                model.model, model.params, padded, length, activation, code, num_frames, fps=model.fps, embeddings=embedding
+            )
             pieces.append(np.asarray(motion)[: len(activations) - start, :frames])
         return np.concatenate(pieces).astype(np.float64)
 
@@ -150,17 +150,3 @@ class ClipSweep:
 def _filled(values: Float[np.ndarray, "A L c"], length: int) -> Float[np.ndarray, "rows length c"]:
     padding = ((0, ROWS - len(values)), (0, length - values.shape[1]), (0, 0))
     return np.pad(np.asarray(values, np.float32), padding)
-
-
-# The model is a static argument: models of one shape share one compiled program.
-@functools.partial(jax.jit, static_argnums=(0, 8))
-def _animate(model: SEDTalkerModel, params, waveform, length, num_frames, embeddings, activations, code, fps) -> jax.Array:
-    def method(m: SEDTalkerModel):
-        rows = activations.shape[0]
-        speech = jax.tree.map(lambda x: jnp.broadcast_to(x, (rows, *x.shape[1:])), m.encode(waveform, length))
-        residual = m.residual(m.read_embedding(embeddings))
-        mask = jnp.broadcast_to(jnp.arange(activations.shape[1]) < num_frames, activations.shape[:2])
-        rate = jnp.full((rows,), fps, jnp.float32)
-        return m.animate(speech, activations, residual, jnp.broadcast_to(code, (rows, *code.shape)), rate, mask)
-
-    return model.apply({"params": params}, method=method)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from sedtalker_jax import axes
 from sedtalker_jax.axes import TrianglesArray, VertexSequence, WaveformArray
@@ -77,6 +77,47 @@ def _diarize(model: SEDTalkerModel, params, waveforms, lengths):
     def method(model):
         emotion = model.diarize(model.encode(waveforms, lengths))
         return emotion.logits, emotion.intensity, emotion.embedding
+
+    return model.apply({"params": params}, method=method)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "fps", "use_residual"))
+def animate_rows(
+    model: SEDTalkerModel,
+    params,
+    waveforms: Float[jax.Array, "B S"],
+    lengths: Int[jax.Array, " B"],
+    activations: Float[jax.Array, "rows F K-1"],
+    codes: Float[jax.Array, "B Q"],
+    num_frames: Int[jax.Array, " B"],
+    *,
+    fps: float,
+    embeddings: Float[jax.Array, "rows T C"] | None = None,
+    use_residual: bool = True,
+) -> Float[jax.Array, "rows F R"]:
+    """Normalised motion of many rows; compiled once for all models of one architecture.
+
+    Args:
+      model, params: with an animator.
+      waveforms, lengths, codes, num_frames: padded recordings with their lengths in samples, template codes and lengths in
+        animation frames; one for each row, or one for all rows, which is then heard once.
+      activations: emotion strengths at the animation frames.
+      fps: rate of the animation frames.
+      embeddings: give each row its style residual, such as edited ones; None = what the diarizer hears.
+      use_residual: whether a joint model's style residual joins the condition.
+    """
+    rows = activations.shape[0]
+
+    def every_row(tree):
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, (rows, *x.shape[1:])), tree)
+
+    def method(m: SEDTalkerModel):
+        speech, residual = m.encode(waveforms, lengths), None
+        if use_residual and model.config.diarizer is not None:
+            residual = every_row(m.residual(m.diarize(speech) if embeddings is None else m.read_embedding(embeddings)))
+        mask = jnp.arange(activations.shape[1])[None, :] < num_frames[:, None]
+        rate = jnp.full((rows,), fps, jnp.float32)
+        return m.animate(every_row(speech), activations, residual, every_row(codes), rate, every_row(mask))
 
     return model.apply({"params": params}, method=method)
 
@@ -312,7 +353,18 @@ class SEDTalker:
                 given = heard[number].embedding
                 missing = axes.num_speech_frames(padded.shape[1]) - len(given)
                 embedding = jnp.asarray(np.pad(given, ((0, missing), (0, 0))))[None]
-            motion = self._animate(self.params, padded, length, condition, code, jnp.array([frames]), embedding, use_residual)
+            motion = animate_rows(
+                self.model,
+                self.params,
+                padded,
+                length,
+                condition,
+                code,
+                jnp.array([frames]),
+                fps=self.fps,
+                embeddings=embedding,
+                use_residual=use_residual,
+            )
             pieces.append(np.asarray(jax.device_get(motion))[0, :frames])
             starts.append(first)
         return stitch(pieces, starts, F)
@@ -365,20 +417,3 @@ class SEDTalker:
             return emotion.logits, emotion.intensity
 
         return functools.partial(jax.jit(run), self.params)
-
-    @functools.cached_property
-    def _animate(self):
-        def run(params, waveforms, lengths, activations, code, num_frames, embedding, use_residual):
-            def method(model):
-                speech = model.encode(waveforms, lengths)
-                residual = None
-                if use_residual and self.model.config.diarizer is not None:
-                    emotion = model.diarize(speech) if embedding is None else model.read_embedding(embedding)
-                    residual = model.residual(emotion)
-                mask = jnp.arange(activations.shape[1])[None, :] < num_frames[:, None]
-                fps = jnp.full(lengths.shape, self.fps, jnp.float32)
-                return model.animate(speech, activations, residual, code, fps, mask)
-
-            return self.model.apply({"params": params}, method=method)
-
-        return jax.jit(run, static_argnums=7)

@@ -5,7 +5,6 @@ Clips are animated whole and padded to few lengths; arms of one shape share one 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,9 +14,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from sedtalker_jax import axes
-from sedtalker_jax.inference.pipeline import SEDTalker
+from sedtalker_jax.inference.pipeline import SEDTalker, animate_rows
 from sedtalker_jax.models.emotion_condition import EmotionCondition, class_normal_projection
-from sedtalker_jax.models.sedtalker import SEDTalkerModel
 
 BATCH_SIZE = 16
 """Clips of a batch; the last one is filled up with copies."""
@@ -44,7 +42,7 @@ def animate(
     for rows, padded, lengths in _batches(waveforms):
         num_frames = np.array([len(activations[row]) for row in rows])
         given = _stacked([activations[row] for row in rows], axes.num_animation_frames(padded.shape[1], model.fps))
-        motion = _animate(model.model, model.params, padded, lengths, given, codes[rows], num_frames, model.fps)
+        motion = animate_rows(model.model, model.params, padded, lengths, given, codes[rows], num_frames, fps=model.fps)
         metres = np.asarray(motion) * model.codec.motion_std + model.codec.motion_mean
         for place, row in enumerate(rows):
             result[row] = metres[place, : num_frames[place]]
@@ -94,17 +92,3 @@ def _stacked(values: Sequence[np.ndarray], length: int) -> np.ndarray:
     for row, value in zip(stacked, values, strict=True):
         row[: len(value)] = value
     return stacked
-
-
-# The model is a static argument: arms whose models are equal share one compiled program.
-
-
-@functools.partial(jax.jit, static_argnums=(0, 7))
-def _animate(model: SEDTalkerModel, params, waveforms, lengths, activations, codes, num_frames, fps) -> jax.Array:
-    def method(m: SEDTalkerModel):
-        speech = m.encode(waveforms, lengths)
-        residual = None if model.config.diarizer is None else m.residual(m.diarize(speech))
-        mask = jnp.arange(activations.shape[1])[None, :] < num_frames[:, None]
-        return m.animate(speech, activations, residual, codes, jnp.full(lengths.shape, fps, jnp.float32), mask)
-
-    return model.apply({"params": params}, method=method)
