@@ -22,7 +22,7 @@ from sedtalker_jax.data.world.faces import FaceCast
 from sedtalker_jax.data.world.pool import WorldPool
 from sedtalker_jax.data.world.rules import SPLITS, Rules, load_rules, parse_rules
 from sedtalker_jax.data.world.text import voices
-from sedtalker_jax.errors import UserError
+from sedtalker_jax.errors import UserError, exit_code
 
 
 def _build_clip(world: World, split: str, index: int) -> tuple[bytes, dict[str, Any]]:
@@ -118,12 +118,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--overwrite", action="store_true", help="replace another world in --out")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     flags = parser.parse_args(arguments)
-    try:
-        build(load_rules(flags.rules), flags.out, flags.subset, flags.workers, not flags.quiet, flags.overwrite)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(
+        lambda: build(load_rules(flags.rules), flags.out, flags.subset, flags.workers, not flags.quiet, flags.overwrite)
+    )
 
 
 if __name__ == "__main__":

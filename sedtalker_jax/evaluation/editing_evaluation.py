@@ -36,7 +36,7 @@ from sedtalker_jax.data.world.oracle import FaceOracle
 from sedtalker_jax.data.world.oracle import edited as edited_activation
 from sedtalker_jax.emotion import Edit, EditDictionary, EditSchedule
 from sedtalker_jax.emotion.labels import ACTIVE, NEUTRAL
-from sedtalker_jax.errors import UserError
+from sedtalker_jax.errors import UserError, exit_code
 from sedtalker_jax.evaluation import lip_metrics
 from sedtalker_jax.evaluation.animation_metrics import MILLIMETRES, vertex_distances
 from sedtalker_jax.evaluation.bootstrap import HierarchicalBootstrap
@@ -315,14 +315,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--clips", type=int, default=28, help="how many clips (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the target emotions (default: %(default)s)")
     options = parser.parse_args(arguments)
-    try:
+
+    def run() -> None:
         model = SEDTalker.load(options.checkpoint)
         table = evaluate_editing(model, options.data, split=options.split, num_clips=options.clips, seed=options.seed)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(table.plain())
-    return 0
+        print(table.plain())
+
+    return exit_code(run)
 
 
 if __name__ == "__main__":

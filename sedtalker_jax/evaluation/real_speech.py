@@ -18,7 +18,7 @@ import numpy as np
 
 from sedtalker_jax import axes
 from sedtalker_jax.axes import WaveformArray
-from sedtalker_jax.errors import UserError
+from sedtalker_jax.errors import UserError, exit_code
 from sedtalker_jax.evaluation import lip_metrics
 from sedtalker_jax.face.lip_points import lip_points
 from sedtalker_jax.inference.pipeline import SEDTalker
@@ -65,15 +65,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("audio", nargs="+", help="recordings of at least two seconds")
     parser.add_argument("--checkpoint", required=True, metavar="DIR", help="workdir of train.py")
     options = parser.parse_args(arguments)
-    try:
+
+    def run() -> None:
         model = SEDTalker.load(options.checkpoint)
         for path in map(Path, options.audio):
             fit = envelope_fit(model, load_audio(path))
             print(f"{path.name}: lag {fit.lag_frames:+d} frames, correlation {fit.correlation:.3f}, chance {fit.chance:.3f}")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return exit_code(run)
 
 
 if __name__ == "__main__":
