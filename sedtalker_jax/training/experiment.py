@@ -290,7 +290,11 @@ class Experiment:
         return [batch for batches in per_stream for batch in batches]
 
     def validate(self, state: TrainState) -> dict[str, float]:
-        """Every loss term of the averaged parameters on the first data.valid_clips validation clips, without randomness."""
+        """Loss terms of the averaged parameters on the first data.valid_clips validation clips, without randomness.
+
+        A term that judges no frame there is left out: consistency, since validation faces follow their true track, and
+        intensity or levels where nobody gave any.
+        """
         totals: dict[str, float] = {}
         weights: dict[str, float] = {}
         params = combine(state.ema_params, state.frozen)
@@ -299,7 +303,7 @@ class Experiment:
             for name, value in jax.device_get(denominators).items():
                 totals[name] = totals.get(name, 0.0) + float(sums[name])
                 weights[name] = weights.get(name, 0.0) + float(value)
-        return {name: totals[name] / max(weights[name], 1e-6) for name in totals}
+        return {name: totals[name] / weights[name] for name in totals if weights[name] > 0}
 
     @functools.cached_property
     def _validation_sums(self):

@@ -1,6 +1,7 @@
 """The emotional consistency loss: what its reader learns, whom it moves, and what it leaves out."""
 
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from sedtalker_jax.data.face_codec import FaceCodec
 from sedtalker_jax.emotion.labels import ACTIVE
 from sedtalker_jax.face.space import FaceSpace
 from sedtalker_jax.models.track_source import EDITED_TRACK, NOISY_TRACK, PREDICTED_TRACK, TRUE_TRACK
+from sedtalker_jax.training.experiment import Experiment
 from sedtalker_jax.training.losses import JointObjective, LossConfig
 from sedtalker_jax.training.motion_readers import FrozenReader, MotionReader, fit_reader
 from sedtalker_jax.training.state import TrainState
@@ -117,6 +119,21 @@ def test_edited_rows_have_no_truth_and_true_tracks_no_consistency():
         np.testing.assert_allclose(float(first[name]), float(second[name]), rtol=1e-6)
     further = {**batch, "face": {**batch["face"], "edit_margin": np.full(4, 9.0, np.float32)}}
     assert float(sums(params, further)["consistency"]) != float(first["consistency"])
+
+
+def test_validation_says_nothing_of_a_term_that_judged_no_frame():
+    _, params, batch, objective, _ = only_consistency()
+    true_track = {**batch, "face": {**batch["face"], "track_source": np.full(4, TRUE_TRACK, np.int32)}}
+
+    def validate(*batches):
+        sums = jax.jit(lambda params, batch: (objective.validation_sums(params, batch), objective.weights(batch)))
+        run = types.SimpleNamespace(_valid_batches=batches, _validation_sums=sums)
+        return Experiment.validate(run, types.SimpleNamespace(ema_params=params, frozen=None))
+
+    both, one = validate(true_track, batch), validate(true_track)
+    assert set(both) - set(one) == {"consistency"} and both["consistency"] > 0
+    sums, weights = objective.validation_sums(params, batch), objective.weights(batch)
+    assert both["consistency"] == pytest.approx(float(sums["consistency"] / weights["consistency"]), rel=1e-5)
 
 
 def test_neither_the_state_nor_a_checkpoint_holds_the_reader():
