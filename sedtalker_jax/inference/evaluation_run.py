@@ -56,7 +56,7 @@ def evaluate(
     Of a diarizer alone the emotion is scored, of an animator alone the motion. On other records than the model was trained on
     (`--config.data.directory=DIR`, `--config.data.speech=DIR`; sedtalker_jax.data.mixing.record_identity tells) nothing is
     fitted to the data and the model card stays: the temperature is the one that the model's own validation split gave, and the
-    results go to WORKDIR/on-NAME. A part of what the model was trained on counts as other records too.
+    results go to `results_on` them. A part of what the model was trained on counts as other records too.
 
     Args:
       config: names the data directories.
@@ -86,7 +86,7 @@ def evaluate(
     if not own:
         if not (workdir / "calibration.json").exists() and voices:
             raise UserError(f"{workdir} has no calibration.json yet: evaluate on the data that it was trained on first")
-        workdir = workdir / f"on-{'+'.join(map(record_name, scored))}"
+        workdir = results_on(workdir, scored)
         workdir.mkdir(exist_ok=True)
     elif voices:
         calibrate(model, open_records(voices, "valid"), config.data.valid_clips, workdir)
@@ -170,6 +170,18 @@ def trained_on(meta: Mapping[str, Any], directories: Sequence[str]) -> bool:
             "this checkpoint does not say which records it was trained on, so nothing can be scored; train it again"
         )
     return set(map(record_identity, directories)) == set(meta["records"])
+
+
+def results_on(workdir: pathlib.Path, directories: Sequence[str | os.PathLike]) -> pathlib.Path:
+    """Where the scores on other records go: WORKDIR/on-NAME-DIGEST, with the first digits of record_identity's digest.
+
+    Equal names are no reason to share a directory: another fold, limit or size of a corpus is another data set.
+
+    Raises:
+      UserError: a directory is unfinished.
+    """
+    identities = [record_identity(directory).rpartition(" ") for directory in directories]
+    return workdir / f"on-{'+'.join(f'{name}-{digest[:8]}' for name, _, digest in identities)}"
 
 
 def _save_edit_dictionary(model: SEDTalker, voices: Sequence[str], faces: Sequence[str], workdir: pathlib.Path) -> None:

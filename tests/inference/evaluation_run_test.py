@@ -10,7 +10,7 @@ from configs import demo
 from sedtalker_jax.data import records
 from sedtalker_jax.data.mixing import record_identity
 from sedtalker_jax.errors import UserError
-from sedtalker_jax.inference.evaluation_run import evaluate, trained_on
+from sedtalker_jax.inference.evaluation_run import evaluate, results_on, trained_on
 
 pytest.importorskip("espeakng_loader", reason="the world speaks with espeakng-loader (requirements-world.txt)")
 
@@ -67,10 +67,11 @@ def test_nothing_is_fitted_to_another_corpus(smoke_checkpoint, tiny_world, tmp_p
     tables = score(other, workdir)
     after = contents(workdir)
     assert {name: data for name, data in after.items() if not name.startswith("on-")} == before
-    there = json.loads((workdir / "on-theirs" / "metrics.json").read_text())
+    results = results_on(workdir, [other])
+    there = json.loads((results / "metrics.json").read_text())
     assert (there["info"]["records"], there["info"]["trained_on"]) == (record_identity(other), record_identity(own))
     assert there["info"]["temperature"] == round(temperature, 4)
-    written = {name.removeprefix("on-theirs/") for name in after if name.startswith("on-theirs/")}
+    written = {name.removeprefix(f"{results.name}/") for name in after if name.startswith(f"{results.name}/")}
     assert not {"calibration.json", "edit_dictionary.npz", "MODEL_CARD.md"} & written
     assert {"metrics.json", "report.html", "plots/confusion.png", "plots/f1_by_emotion.png"} <= written
     printed = capsys.readouterr().out
@@ -92,3 +93,17 @@ def test_a_checkpoint_knows_its_records_wherever_they_lie(smoke_checkpoint, tiny
     assert not trained_on(meta, [moved, corpus])
     with pytest.raises(UserError, match="train it again"):
         trained_on({}, [moved])
+
+
+def test_data_sets_of_one_name_have_results_of_their_own(tmp_path):
+    def records_of(place, **choices):
+        (tmp_path / place).mkdir()
+        records.write_json(tmp_path / place / records.MANIFEST, {"corpus": "mine", "splits": {}, **choices})
+        return tmp_path / place
+
+    first, second, copy = records_of("a", fold=1), records_of("b", fold=2), records_of("c", fold=1)
+    other = records_of("d", corpus="theirs")
+    places = [results_on(tmp_path, given) for given in ([first], [second], [other], [first, other], [second, other])]
+    assert len(set(places)) == 5
+    assert results_on(tmp_path, [copy]) == places[0], "the same records elsewhere"
+    assert all(place.name.startswith("on-mine-") for place in places if place != places[2])
