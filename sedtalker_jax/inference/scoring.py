@@ -14,7 +14,8 @@ from tqdm import tqdm
 from sedtalker_jax import axes
 from sedtalker_jax import evaluation as ev
 from sedtalker_jax.data.faces.motion_code import true_vertices
-from sedtalker_jax.data.mixing import open_records
+from sedtalker_jax.data.mixing import open_records, record_name
+from sedtalker_jax.data.records import read_manifest
 from sedtalker_jax.data.world.timeline import silences
 from sedtalker_jax.emotion import EmotionTrack
 from sedtalker_jax.emotion.labels import ACTIVE
@@ -104,7 +105,11 @@ def forest_tracks(forest: FrameForest, predictions: Predictions) -> list[Emotion
 def score_emotion(
     model: SEDTalker, predictions: Predictions, directories: Sequence[str], *, baseline_clips: int, workers: int = 2
 ) -> ev.EmotionScores:
-    """Emotion scores of the model, the majority emotion, the prosody forest and, where the world tells, the oracle.
+    """Emotion scores of the model beside trivial systems and forests.
+
+    These are: the commonest emotion of the training clips, and their shares of emotions; of several corpora, the shares in the
+    training clips of each clip's own corpus, which whoever recognises the corpus knows; a forest on measured prosody and, where
+    the world tells, one on the true prosody.
 
     Args:
       model: gives the labels.
@@ -120,12 +125,38 @@ def score_emotion(
         "model": predictions.tracks,
         "majority": ev.constant_tracks(predictions.clips, ev.majority_label(sample, labels)),
         "training shares": ev.prior_tracks(predictions.clips, _shares_of_labels(sample, len(labels))),
-        "prosody forest": forest_tracks(forest, predictions),
     }
+    own = corpus_prior_tracks(predictions, directories)
+    if own is not None:
+        systems["corpus shares"] = own
+    systems["prosody forest"] = forest_tracks(forest, predictions)
     if predictions.records[0].get("prosody"):
         oracle = FrameForest(directories, true_prosody, labels, baseline_clips, workers=workers)
         systems["oracle prosody"] = forest_tracks(oracle, predictions)
     return ev.evaluate_emotion(predictions.clips, systems, title="Emotion per frame")
+
+
+def corpus_prior_tracks(predictions: Predictions, directories: Sequence[str]) -> list[EmotionTrack] | None:
+    """The system that gives every frame the class shares of its corpus's training split.
+
+    A clip of a corpus without training clips gets the shares of all corpora together.
+
+    Returns:
+      None unless the clips are of at least two corpora that have training clips: the shares of one tell nothing apart.
+    """
+    labels = predictions.clips[0].labels
+    frames: dict[str, np.ndarray] = {}
+    for directory in directories:
+        counts = read_manifest(directory)["splits"].get("train", {}).get("frames", {})
+        own = np.array([float(counts.get(name, 0)) for name in labels])
+        if own.any():
+            frames[record_name(directory)] = frames.get(record_name(directory), 0.0) + own
+    corpora = [str(record.get("corpus", "")) for record in predictions.records]
+    if len(set(corpora) & set(frames)) < 2:
+        return None
+    everyone = np.sum(list(frames.values()), axis=0)
+    pairs = zip(predictions.clips, corpora, strict=True)
+    return [ev.prior_tracks([clip], frames.get(corpus, everyone))[0] for clip, corpus in pairs]
 
 
 def _shares_of_labels(frames: Sequence[np.ndarray], num_labels: int) -> np.ndarray:

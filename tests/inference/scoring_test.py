@@ -10,7 +10,7 @@ from sedtalker_jax import axes
 from sedtalker_jax.data.face_codec import FaceCodec
 from sedtalker_jax.data.faces import captures
 from sedtalker_jax.data.faces.motion_code import true_displacements
-from sedtalker_jax.data.records import decode_flac
+from sedtalker_jax.data.records import MANIFEST, decode_flac, write_json
 from sedtalker_jax.data.world.faces import FaceCast
 from sedtalker_jax.data.world.rules import load_rules
 from sedtalker_jax.data.world.synthesiser import Phone
@@ -20,6 +20,7 @@ from sedtalker_jax.errors import UserError
 from sedtalker_jax.face.space import FaceSpace
 from sedtalker_jax.inference.scoring import (
     Predictions,
+    corpus_prior_tracks,
     emotion_clip,
     group_tables,
     intended_and_perceived,
@@ -198,3 +199,27 @@ def test_groups_are_scored_apart_where_there_is_more_than_one():
     assert list(tables) == ["by_sex"]
     (accuracy,) = [row for row in tables["by_sex"].rows if row.metric == "frame_accuracy"]
     assert {name: score.value for name, score in accuracy.values.items()} == {"female": 1.0, "male": 0.0, "unknown": 0.0}
+
+
+def test_shares_of_the_own_corpus_are_a_system_where_there_are_several(tmp_path):
+    def directory(name, **frames):
+        (tmp_path / name).mkdir()
+        write_json(tmp_path / name / MANIFEST, {"corpus": name, "splits": {"train": {"frames": frames}} if frames else {}})
+        return str(tmp_path / name)
+
+    calm, sad = directory("calm", neutral=90, happy=10), directory("sad", sad=60, fear=20, bored=20)
+    untrained = directory("zed")
+    pairs = [heard(i, "happy") for i in range(4)]
+    for (record, _), corpus in zip(pairs, ("calm", "sad", "zed", "sad"), strict=True):
+        record["corpus"] = corpus
+    predictions = as_predictions(pairs)
+    tracks = corpus_prior_tracks(predictions, [calm, sad, untrained])
+    shares = [{n: float(p) for n, p in zip(t.labels, t.probabilities[-1], strict=True) if p} for t in tracks]
+    assert shares[0] == pytest.approx({"neutral": 0.9, "happy": 0.1})
+    # The emotion that the model does not know counts nowhere.
+    assert shares[1] == shares[3] == pytest.approx({"sad": 0.75, "fear": 0.25})
+    assert shares[2] == pytest.approx({"neutral": 90 / 180, "happy": 10 / 180, "sad": 60 / 180, "fear": 20 / 180})
+    assert all((t.probabilities == t.probabilities[0]).all() for t in tracks)
+    assert corpus_prior_tracks(predictions, [calm, untrained]) is None
+    one_corpus = Predictions(predictions.records[1::2], predictions.clips[1::2], predictions.tracks[1::2])
+    assert corpus_prior_tracks(one_corpus, [calm, sad]) is None
