@@ -19,6 +19,7 @@ from sedtalker_jax import axes
 from sedtalker_jax.axes import TrianglesArray, VertexSequence, WaveformArray
 from sedtalker_jax.data.face_codec import FaceCodec
 from sedtalker_jax.emotion import EditDictionary, EditSchedule, EmotionTrack
+from sedtalker_jax.emotion.labels import ACTIVE, NEUTRAL
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.face.template import FaceTemplate, check_topology, load_template
 from sedtalker_jax.inference.windows import Window, split, stitch
@@ -306,7 +307,8 @@ class SEDTalker:
         """
         driven = track.with_labels(self.labels) if track.labels != self.labels else track
         times = np.arange(axes.num_animation_frames(num_samples, self.fps)) / self.fps
-        return driven.at_times(times, sharpness=self.model.config.sharpness).activation
+        columns = [ACTIVE.index(name) for name in self.labels if name != NEUTRAL]
+        return driven.at_times(times, sharpness=self.model.config.sharpness).activation[:, columns]
 
     def animation(self, coefficients: Float[np.ndarray, "F R"], face: FaceTemplate, track: EmotionTrack) -> Animation:
         """Vertices of normalised motion coefficients on a face."""

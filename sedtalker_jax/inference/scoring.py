@@ -292,7 +292,7 @@ def score_animation(
             vertices["model"] = vertices["model, true track"]
         else:
             if isinstance(track, EmotionTrack):
-                heard = track.at_times(np.arange(F) / model.fps, sharpness=model.model.config.sharpness).activation
+                heard = model.activations(track, len(waveform))
             else:
                 heard = _at_frames(track, F)[:, columns]
             vertices["model"] = codec.vertices(face.vertices, model.motion(waveform, heard, face))
