@@ -96,8 +96,9 @@ def write_run_card(
     parts = [part for part in ("diarizer", "animator") if meta["model"].get(part)]
     facts: dict[str, object] = {"parts": " and ".join(parts), "training steps": step}
     config = meta["config"]
-    if config["model"].get("pretrained"):
-        facts["speech encoder begun from"] = Path(config["model"]["pretrained"]).name
+    for field, encoder in (("pretrained", "speech encoder"), ("content_pretrained", "encoder of the words")):
+        if config["model"].get(field):
+            facts[f"{encoder} begun from"] = Path(config["model"][field]).name
     if config["data"].get("held_out"):
         facts["held out of training, for the scores"] = config["data"]["held_out"]
     if meta["world_hash"]:

@@ -27,6 +27,8 @@ class DiarizerConfig:
     embedding_size: size C of the continuous embedding e_t from which every head reads.
     frame_stacking: speech frames joined into one step of the temporal layers. Emotion moves slowly: two frames a step halve
       the cost of the layers, and every step still gives each of its frames an embedding of its own.
+    granularity: "frame" for an embedding of every frame, "utterance" for its mean over a clip's frames, which all of them then
+      share: one emotion vector per utterance, as EditEmoTalk (arXiv 2601.10000) has it. Long recordings have one per window.
     level_scales: number of levels of every ordinal intensity scale that the data knows (emotion.labels.LEVEL_SCALES); () for
       none. Scales can't be compared, so each has thresholds of its own on the one intensity.
     """
@@ -37,6 +39,7 @@ class DiarizerConfig:
     hidden_dropout: float = 0.0
     embedding_size: int = 24
     frame_stacking: int = 1
+    granularity: str = "frame"
     level_scales: tuple[int, ...] = ()
 
     def __post_init__(self):
@@ -49,6 +52,8 @@ class DiarizerConfig:
             )
         if self.backbone is not None and self.hidden_sizes:
             raise ValueError("hidden_sizes take the place of a backbone; give one of the two")
+        if self.granularity not in ("frame", "utterance"):
+            raise ValueError(f"granularity={self.granularity!r}: expected 'frame' or 'utterance'")
 
 
 @flax.struct.dataclass
@@ -151,7 +156,10 @@ class Diarizer(nn.Module):
             x = self.backbone(self.project(x), step_mask, keys=keys)
         for number, layer in enumerate(self.hidden):
             x = dropout(nn.relu(layer(x)), self.config.hidden_dropout, keys, f"hidden_{number}")
-        return self.heads(self.embed(x).reshape(B, T + missing, self.config.embedding_size)[:, :T])
+        embedding = self.embed(x).reshape(B, T + missing, self.config.embedding_size)[:, :T]
+        if self.config.granularity == "utterance":
+            embedding = _utterance_means(embedding.astype(self.precision.statistics), mask)
+        return self.heads(embedding)
 
     def levels(self, intensity_logits: Float[Array, "B T"], scale: Int[Array, "B T"]) -> Float[Array, "B T J"]:
         """See LevelThresholds; needs config.level_scales."""
@@ -160,3 +168,11 @@ class Diarizer(nn.Module):
     def read(self, embedding: Float[Array, "B T C"]) -> Emotion:
         """The heads' reading of an embedding, such as an edited one."""
         return self.heads(embedding)
+
+
+def _utterance_means(embedding: Float[Array, "B T C"], mask: SpeechMask) -> Float[Array, "B T C"]:
+    """Every frame has the mean over its clip's valid frames."""
+    weights = mask.astype(embedding.dtype)
+    total = jnp.einsum("btc,bt->bc", embedding, weights)
+    mean = total / jnp.maximum(weights.sum(axis=1, keepdims=True), 1.0)
+    return jnp.broadcast_to(mean[:, None, :], embedding.shape)

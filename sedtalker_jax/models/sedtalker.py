@@ -1,4 +1,4 @@
-"""The joint model: one speech encoder, the diarizer and the animator."""
+"""The joint model: one speech encoder or two, the diarizer and the animator."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from sedtalker_jax.axes import (
+    FRAME_HOP,
+    FRAME_WINDOW,
     FaceFeatures,
     FaceMask,
     Lengths,
@@ -21,6 +23,7 @@ from sedtalker_jax.axes import (
     Waveforms,
     speech_frame_times,
 )
+from sedtalker_jax.errors import UserError
 from sedtalker_jax.models.acoustics import AcousticsConfig, acoustic_features
 from sedtalker_jax.models.animator import Animator, AnimatorConfig, AnimatorState
 from sedtalker_jax.models.diarizer import Diarizer, DiarizerConfig, Emotion
@@ -30,17 +33,20 @@ from sedtalker_jax.models.track_source import EDITED_TRACK, PREDICTED_TRACK
 from sedtalker_jax.precision import Precision
 from sedtalker_jax.randomness import ExampleKeys, fold
 from sedtalker_jax.speech import SpeechEncoder, SpeechEncoderConfig, WeightedLayerSum, resample_to_fps
+from sedtalker_jax.speech.encoder import trainable_mask
 
 
 @dataclasses.dataclass(frozen=True)
 class SEDTalkerConfig:
     """Attributes:
-    encoder: the speech encoder that diarizer and animator share.
+    encoder: the speech encoder that diarizer and animator share, or the diarizer's own beside a `content_encoder`.
     diarizer, animator: the two halves; either may be None, in a model of the other alone.
     acoustics: acoustic features joined to the encoder's, for encoders trained from scratch; None = encoder alone.
     precision: number formats.
     sharpness: exponent on the posterior before it becomes an activation.
     stop_gradient_at_interface: the animator's loss does not train the diarizer.
+    content_encoder: a second encoder, from which the animator reads the words; None = `encoder` serves both.
+    style_residual: whether the animator also hears the voice's style, the part of the emotion embedding that tells no label.
     """
 
     encoder: SpeechEncoderConfig
@@ -50,15 +56,35 @@ class SEDTalkerConfig:
     precision: Precision = Precision()
     sharpness: float = 4.0
     stop_gradient_at_interface: bool = True
+    content_encoder: SpeechEncoderConfig | None = None
+    style_residual: bool = True
 
     def __post_init__(self):
         if self.diarizer is None and self.animator is None:
             raise ValueError("a model needs a diarizer, an animator, or both")
+        if self.content_encoder is not None and (self.diarizer is None or self.animator is None):
+            raise UserError(
+                "model.content_encoder and model.content_pretrained are for models of diarizer and animator; "
+                "one half alone has model.encoder and model.pretrained"
+            )
+        for name, encoder in self.encoders.items():
+            if encoder.frame_grid() != (FRAME_WINDOW, FRAME_HOP):
+                window, hop = encoder.frame_grid()
+                raise UserError(
+                    f"model.{name}: its frames are {window} samples long and {hop} apart; here, as in wav2vec 2.0, HuBERT and "
+                    f"WavLM, they must be {FRAME_WINDOW} long and {FRAME_HOP} apart"
+                )
+
+    @property
+    def encoders(self) -> dict[str, SpeechEncoderConfig]:
+        """The speech encoders by the name of their parameters."""
+        both = {"encoder": self.encoder, "content_encoder": self.content_encoder}
+        return {name: encoder for name, encoder in both.items() if encoder is not None}
 
 
 @flax.struct.dataclass
 class Speech:
-    """Encoded speech: features for each half that the model has, at 50 Hz, [B, T, .], and which frames are valid."""
+    """Encoded speech: features for each half that they were asked for, at 50 Hz, [B, T, .], and which frames are valid."""
 
     emotion_features: SpeechFeatures | None
     content_features: SpeechFeatures | None
@@ -73,7 +99,10 @@ class SEDTalkerModel(nn.Module):
     def setup(self):
         config = self.config
         precision = config.precision
-        self.encoder = SpeechEncoder(config.encoder, dtype=precision.compute, param_dtype=precision.params)
+        dtypes = dict(dtype=precision.compute, param_dtype=precision.params)
+        self.encoder = SpeechEncoder(config.encoder, **dtypes)
+        if config.content_encoder is not None:
+            self.content_encoder = SpeechEncoder(config.content_encoder, **dtypes)
         if config.diarizer is not None:
             self.emotion_layers = WeightedLayerSum(param_dtype=config.precision.params)
             self.diarizer = Diarizer(config.diarizer, config.precision)
@@ -81,22 +110,47 @@ class SEDTalkerModel(nn.Module):
             self.content_layers = WeightedLayerSum(param_dtype=config.precision.params)
             self.animator = Animator(config.animator, config.precision)
 
-    def encode(self, waveforms: Waveforms, lengths: Lengths, keys: ExampleKeys | None = None) -> Speech:
-        """Runs the shared encoder. Args: waveforms [B, S] at 16 kHz; lengths [B] in samples; keys per example."""
-        encoded = self.encoder(waveforms, lengths, keys=None if keys is None else fold(keys, "encoder"))
-        parts = []
-        if self.config.acoustics is not None:
-            acoustics_keys = None if keys is None else fold(keys, "acoustics")
-            acoustics = acoustic_features(waveforms, lengths, self.config.acoustics, acoustics_keys)
-            parts.append(acoustics.astype(encoded.hidden_states.dtype))
+    def encode(
+        self,
+        waveforms: Waveforms,
+        lengths: Lengths,
+        keys: ExampleKeys | None = None,
+        *,
+        emotion: bool = True,
+        content: bool = True,
+    ) -> Speech:
+        """Runs the encoders that the wanted features come from.
 
-        def features(layers):
+        Args:
+          waveforms: [B, S] at 16 kHz.
+          lengths: [B] in samples.
+          keys: per example, None = deterministic.
+          emotion, content: whether the diarizer's features and the animator's are wanted, where the model has that half.
+        """
+        config = self.config
+        emotion, content = emotion and config.diarizer is not None, content and config.animator is not None
+        separate = config.content_encoder is not None
+
+        def keys_of(part):
+            return None if keys is None else fold(keys, part)
+
+        heard = said = None
+        if emotion or not separate:
+            heard = said = self.encoder(waveforms, lengths, keys=keys_of("encoder"))
+        if content and separate:
+            said = self.content_encoder(waveforms, lengths, keys=keys_of("content_encoder"))
+        parts = []
+        if config.acoustics is not None:
+            acoustics = acoustic_features(waveforms, lengths, config.acoustics, keys_of("acoustics"))
+            parts.append(acoustics.astype(said.hidden_states.dtype))
+
+        def features(encoded, layers):
             return jnp.concatenate([layers(encoded.hidden_states), *parts], axis=-1)
 
         return Speech(
-            None if self.config.diarizer is None else features(self.emotion_layers),
-            None if self.config.animator is None else features(self.content_layers),
-            encoded.frame_mask,
+            features(heard, self.emotion_layers) if emotion else None,
+            features(said, self.content_layers) if content else None,
+            said.frame_mask,
         )
 
     def diarize(self, speech: Speech, keys: ExampleKeys | None = None) -> Emotion:
@@ -107,8 +161,13 @@ class SEDTalkerModel(nn.Module):
         """What the diarizer's heads say of an embedding, such as an edited one."""
         return self.diarizer.read(embedding)
 
-    def residual(self, emotion: Emotion) -> Float[Array, "B T C"]:
-        """P e_t: the part of the embedding that the category head can't see. No gradient flows back."""
+    def residual(self, emotion: Emotion) -> Float[Array, "B T C"] | None:
+        """P e_t: the part of the embedding that the category head can't see. No gradient flows back.
+
+        None in a model without style_residual.
+        """
+        if not self.config.style_residual:
+            return None
         kernel = self.variables["params"]["diarizer"]["heads"]["category"]["kernel"]
         projection = class_normal_projection(jax.lax.stop_gradient(kernel).astype(emotion.embedding.dtype))
         return jax.lax.stop_gradient(emotion.embedding) @ projection
@@ -205,7 +264,8 @@ class SEDTalkerModel(nn.Module):
         hears = self.config.diarizer is not None
         if "speech" in batch:
             part = batch["speech"]
-            speech = self.encode(part["waveform"], part["lengths"], keys.get("speech"))
+            moves_face = "face" in batch and "waveform" not in batch["face"]
+            speech = self.encode(part["waveform"], part["lengths"], keys.get("speech"), content=moves_face)
             emotion = self.diarize(speech, keys.get("speech"))
             outputs["emotion"] = emotion
             if "level" in part and self.config.diarizer.level_scales:
@@ -257,3 +317,9 @@ class SEDTalkerModel(nn.Module):
         moved = self.read_embedding(move_across_boundary(embedding, mask, head["kernel"], head["bias"], *edit, times))
         read = activation(moved.logits, moved.intensity, sharpness=self.config.sharpness)
         return resample_to_fps(jax.lax.stop_gradient(read), mask, part["fps"], part["motion"].shape[1])
+
+
+def trainable_parameters(config: SEDTalkerConfig, params: dict[str, Any]) -> dict[str, Any]:
+    """A tree like `params` (the model's own) of bools: False for what the encoders' configs freeze."""
+    masks = {name: trainable_mask(encoder, params[name]) for name, encoder in config.encoders.items()}
+    return jax.tree.map(lambda _: True, params) | masks

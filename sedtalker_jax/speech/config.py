@@ -116,17 +116,22 @@ class SpeechEncoderConfig:
         """Channels of one attention head."""
         return self.hidden_size // self.num_attention_heads
 
-    def num_frames(self, num_samples, layers: int | None = None):
-        """Frames after the first `layers` convolutions (all by default), never negative. Takes ints and arrays.
+    def frame_grid(self, layers: int | None = None) -> tuple[int, int]:
+        """(window, hop) of the frames after the first `layers` convolutions (all by default), in samples.
 
         A stack of convolutions without padding is one window of kernel 1 + sum_i (kernel_i - 1) prod_{j < i} stride_j that
         moves by the product of the strides.
         """
-        # One division, not one per convolution: seven of them fused into whatever reads a mask are a graph of 10^12 paths,
-        # and LLVM's loop vectoriser walks each of them where the lengths of a batch are one scalar (B = 1).
         window, hop = 1, 1
         for kernel, stride in zip(self.conv_kernel[:layers], self.conv_stride[:layers], strict=True):
             window, hop = window + (kernel - 1) * hop, hop * stride
+        return window, hop
+
+    def num_frames(self, num_samples, layers: int | None = None):
+        """Frames after the first `layers` convolutions (all by default), never negative. Takes ints and arrays."""
+        # One division, not one per convolution: seven of them fused into whatever reads a mask are a graph of 10^12 paths,
+        # and LLVM's loop vectoriser walks each of them where the lengths of a batch are one scalar (B = 1).
+        window, hop = self.frame_grid(layers)
         frames = (num_samples - window) // hop + 1
         return frames * (frames > 0)
 

@@ -59,14 +59,13 @@ def encode_long(
       ValueError: the window is shorter than one frame, the context is negative, or the recording has no frame.
     """
     config = encoder.config
-    hop = int(np.prod(config.conv_stride))
+    receptive_field, hop = config.frame_grid()
     window, context = int(window_s * SAMPLE_RATE) // hop, int(context_s * SAMPLE_RATE) // hop
     if window < 1 or context < 0:
         raise ValueError(f"window_s = {window_s} and context_s = {context_s} give no frames")
     total = config.num_frames(len(waveform))
     if total < 1:
         raise ValueError(f"a waveform of {len(waveform)} samples has no frame")
-    receptive_field = _receptive_field(config)
     # The last window also takes the samples after the last frame, which count in first-layer statistics.
     width = min((window + 2 * context) * hop + receptive_field - 1, len(waveform))
     if total <= window + 2 * context:
@@ -104,14 +103,6 @@ def context_error(
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _encode(encoder: SpeechEncoder, return_hidden_states: bool, params, waveforms, lengths):
     return encoder.apply({"params": params}, waveforms, lengths, return_hidden_states=return_hidden_states)
-
-
-def _receptive_field(config) -> int:
-    field, jump = 1, 1
-    for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
-        field += (kernel - 1) * jump
-        jump *= stride
-    return field
 
 
 def _moments(waveform: Waveform) -> tuple[float, float]:

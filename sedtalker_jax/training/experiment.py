@@ -29,7 +29,7 @@ from sedtalker_jax.models.acoustics import AcousticsConfig
 from sedtalker_jax.models.animator import AnimatorConfig
 from sedtalker_jax.models.backbone import BackboneConfig
 from sedtalker_jax.models.diarizer import DiarizerConfig
-from sedtalker_jax.models.sedtalker import SEDTalkerConfig, SEDTalkerModel
+from sedtalker_jax.models.sedtalker import SEDTalkerConfig, SEDTalkerModel, trainable_parameters
 from sedtalker_jax.models.track_source import EDITED_TRACK
 from sedtalker_jax.precision import Precision
 from sedtalker_jax.speech import SpeechEncoderConfig, load_pretrained_encoder
@@ -45,16 +45,21 @@ from sedtalker_jax.training.streams import streams_of
 
 _OPTIONAL_PARTS = ("diarizer", "animator", "acoustics")
 
+PRETRAINED_FIELDS = {"encoder": "pretrained", "content_encoder": "content_pretrained"}
+"""Encoder of a model -> the field of config.model that names the directory (or file) that it begins from."""
+
 
 def model_config(config: ConfigDict | dict[str, Any], codec_sizes: dict[str, int] | None) -> SEDTalkerConfig:
     """The model's typed config from the `model` part of an experiment's config.
 
     Args:
-      config: nested mapping with encoder, diarizer, animator (either may be absent), acoustics (optional), precision, labels.
+      config: nested mapping with encoder, diarizer, animator (either may be absent), acoustics and content_encoder (optional),
+        precision, labels.
       codec_sizes: {"rank": R, "template_size": Q} of the face data; None without an animator.
     """
     plain = config.to_dict() if isinstance(config, ConfigDict) else dict(config)
     diarizer, animator, acoustics = (dict(plain[name]) if plain.get(name) else None for name in _OPTIONAL_PARTS)
+    content_encoder = plain.get("content_encoder")
     return SEDTalkerConfig(
         encoder=SpeechEncoderConfig(**_tuples(plain["encoder"])),
         diarizer=diarizer and DiarizerConfig(labels=tuple(plain["labels"]), backbone=_backbone(diarizer), **_tuples(diarizer)),
@@ -62,6 +67,8 @@ def model_config(config: ConfigDict | dict[str, Any], codec_sizes: dict[str, int
         acoustics=acoustics and AcousticsConfig(**acoustics),
         precision=Precision(**plain.get("precision", {})),
         sharpness=plain.get("sharpness", 4.0),
+        content_encoder=None if content_encoder is None else SpeechEncoderConfig(**_tuples(content_encoder)),
+        style_residual=plain.get("style_residual", True),
     )
 
 
@@ -149,16 +156,16 @@ class Experiment:
         return manifests[0] if len(manifests) == 1 else merge_manifests(manifests)
 
     def _resolved_model(self) -> dict[str, Any]:
-        """The model's config as plain values, with the encoder's sizes read from the pretrained directory, if one is named."""
+        """The model's config as plain values, with encoders' sizes read from the pretrained directories that are named."""
         model = self.config.model.to_dict()
-        source = model.pop("pretrained", "")
         if model.get("animator") and model["animator"].get("num_subjects"):
             model["animator"]["num_subjects"] = len(self.codec.subjects)
-        self._pretrained: Any = None
-        if source:
-            changes = _tuples(model["encoder"])
-            encoder, self._pretrained = load_pretrained_encoder(source, **changes)
-            model["encoder"] = dataclasses.asdict(encoder.config)
+        self._pretrained: dict[str, Any] = {}
+        for name, field in PRETRAINED_FIELDS.items():
+            source = model.pop(field, "")
+            if source:
+                encoder, self._pretrained[name] = load_pretrained_encoder(source, **_tuples(model.get(name) or {}))
+                model[name] = dataclasses.asdict(encoder.config)
         return model
 
     def _codec(self, workdir: pathlib.Path) -> FaceCodec | None:
@@ -222,18 +229,17 @@ class Experiment:
         return sum(x.size for x in jax.tree.leaves(shapes))
 
     def create_state(self) -> TrainState:
-        """The state at step 0, from config.seed alone; a pretrained encoder comes in with `load_pretrained`."""
+        """The state at step 0, from config.seed alone; pretrained encoders come in with `load_pretrained`."""
         params = self.model.init(jax.random.key(self.config.seed), self._dummy_batch())["params"]
-        trainable = jax.tree.map(lambda _: True, params)
-        trainable["encoder"] = trainable_mask(self.model_config.encoder, params["encoder"])
-        return TrainState.create(params, self.optimizer, trainable)
+        return TrainState.create(params, self.optimizer, trainable_parameters(self.model_config, params))
 
     def load_pretrained(self, state: TrainState) -> TrainState:
-        """Puts the pretrained encoder, if the config names one, into a fresh state, with the state's own shardings."""
-        if self._pretrained is None:
+        """Puts the pretrained encoders that the config names into a fresh state, with the state's own shardings."""
+        if not self._pretrained:
             return state
-        loaded = {"encoder": self._pretrained}
-        trained, frozen = partition(loaded, {"encoder": trainable_mask(self.model_config.encoder, self._pretrained)})
+        configs = self.model_config.encoders
+        masks = {name: trainable_mask(configs[name], params) for name, params in self._pretrained.items()}
+        trained, frozen = partition(self._pretrained, masks)
 
         def put(tree, values):
             flat = flatten_dict(tree)
@@ -244,7 +250,7 @@ class Experiment:
                 )
             return unflatten_dict(flat)
 
-        self._pretrained = None
+        self._pretrained = {}
         return state.replace(
             params=put(state.params, trained),
             ema_params=put(state.ema_params, trained),

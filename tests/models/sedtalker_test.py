@@ -15,16 +15,21 @@ LABELS = ("neutral", "angry", "happy")
 FPS = 30.0
 
 
-def small_model(*, stacking: int = 1, norm: str = "group", **animator) -> SEDTalkerModel:
+def small_model(*, stacking: int = 1, norm: str = "group", content=None, granularity="frame", **animator) -> SEDTalkerModel:
+    """`content`: changes that make the encoder a second one, for the words."""
     sizes = dict(width=16, state_size=4, num_heads=4, num_kv_heads=2, num_experts=3)
+    encoder = dict(
+        conv_dim=(8,) * 7, feat_extract_norm=norm, hidden_size=32, num_hidden_layers=1, num_attention_heads=4,
+        intermediate_size=64, num_conv_pos_embeddings=16,
+    )  # fmt: skip
     config = dict(
         labels=LABELS,
-        encoder=dict(
-            conv_dim=(8,) * 7, feat_extract_norm=norm, hidden_size=32, num_hidden_layers=1, num_attention_heads=4,
-            intermediate_size=64, num_conv_pos_embeddings=16,
-        ),
+        encoder=encoder,
+        content_encoder=None if content is None else encoder | content,
         acoustics=dict(num_mels=12, num_lags=16),
-        diarizer=dict(embedding_size=8, frame_stacking=stacking, backbone=dict(pattern="MA", **sizes)),
+        diarizer=dict(
+            embedding_size=8, frame_stacking=stacking, granularity=granularity, backbone=dict(pattern="MA", **sizes)
+        ),
         animator=dict(condition_width=16, frame_stacking=stacking, backbone=dict(pattern="EA", **sizes), **animator),
     )  # fmt: skip
     return SEDTalkerModel(model_config(config, dict(rank=6, template_size=3)))
@@ -63,9 +68,21 @@ def row(batch: dict, index: int) -> dict:
     return {"speech": speech, "face": face}
 
 
-@pytest.mark.parametrize(("stacking", "norm"), [(2, "group"), (3, "layer")])
-def test_a_clip_alone_equals_the_clip_in_a_padded_batch(stacking, norm):
-    model = small_model(stacking=stacking, norm=norm)
+LARGE = dict(feat_extract_norm="layer", do_stable_layer_norm=True, conv_bias=True, hidden_size=48, num_hidden_layers=2)
+"""What makes an encoder of the large kind of a small one."""
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        dict(stacking=2, norm="group"),
+        dict(stacking=3, norm="layer"),
+        dict(stacking=1, norm="group", content=LARGE),
+        dict(stacking=2, norm="layer", content=dict(feat_extract_norm="group"), granularity="utterance"),
+    ],
+)
+def test_a_clip_alone_equals_the_clip_in_a_padded_batch(variant):
+    model = small_model(**variant)
     batch = joint_batch([16_000, 23_456, 32_000], padded=32_000)
     params = {"params": random_params(model, row(batch, 0))}
     run = jax.jit(model.apply)
