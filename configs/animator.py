@@ -41,7 +41,10 @@ def get_config(arg: str = "") -> ConfigDict:
         config.pipeline.cross_fade = None
         config.model.pretrained = WAV2VEC_LARGE
         config.model.encoder = ConfigDict(dict(freeze_feature_extractor=True))
-        config.model.animator.backbone.update(pattern="MEAEME", width=512, learned_rotary_rank=16, num_heads=8)
+        # Two experts, both always used: a mixture in name, as in the release.
+        config.model.animator.backbone.update(
+            pattern="MEAEME", width=512, feed_forward=4.0, learned_rotary_rank=16, num_heads=8, num_experts=2, top_k=2
+        )
         # The release: Adam at 1e-4, mean squared errors of vertices and of velocities of equal weight.
         config.loss.update(vertices=1.0, velocity=1.0, lips=0.0, upper_face=0.0, upper_face_velocity=1.0)
         config.loss.upper_face_acceleration = 0.0

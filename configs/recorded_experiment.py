@@ -24,6 +24,9 @@ def base() -> ConfigDict:
     config.pipeline.update(batch_size=32, max_seconds=10.0, bucket_seconds=(4.0, 6.0, 10.0), num_workers=8, prefetch=8)
     # Directory in Hugging Face layout (config.json and weights), or a fairseq / unilm .pt file.
     config.model.pretrained = "pretrained/wavlm-base-plus"
+    # Another one, from which the animator reads the words while the first hears the emotion; "" = one encoder for both.
+    config.model.content_pretrained = ""
+    config.model.content_encoder = None
     # On top of the pretrained config: sizes come from there.
     config.model.encoder = ConfigDict(
         dict(num_frozen_layers=6, layerdrop=0.05, apply_spec_augment=True, mask_time_prob=0.05, remat="dots_saveable")
@@ -40,19 +43,22 @@ def base() -> ConfigDict:
 def shrink(config: ConfigDict) -> None:
     """In place: a few steps of a tiny encoder from scratch on a CPU, for tests and for trying out a data directory."""
     world_experiment.shrink(config)
-    config.model.pretrained = ""
-    config.model.encoder = ConfigDict(
-        dict(
-            conv_dim=(8, 8),
-            conv_kernel=(80, 6),
-            conv_stride=(64, 5),
-            hidden_size=16,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            intermediate_size=32,
-            num_conv_pos_embeddings=8,
-            num_frozen_layers=1,
-        )
+    config.model.pretrained = config.model.content_pretrained = ""
+    sizes = dict(
+        conv_dim=(8, 8),
+        conv_kernel=(80, 6),
+        conv_stride=(64, 5),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        num_conv_pos_embeddings=8,
+        num_frozen_layers=1,
     )
+    config.model.encoder = ConfigDict(sizes)
+    if config.model.content_encoder is not None:
+        config.model.content_encoder = ConfigDict(
+            sizes | dict(hidden_size=32, num_frozen_layers=0, freeze_feature_extractor=True)
+        )
     config.model.precision.compute = "float32"
     config.pipeline.num_workers = 0

@@ -21,8 +21,8 @@ VARIANTS = {
     "claims": ("diarizer", "animator", "joint", "diarizer,smoke", "animator,smoke", "joint,smoke"),
     "diarizer": ("", "paper", "speechbrain", "smoke"),
     "animator": ("", "paper", "jambatalk-vocaset", "jambatalk-biwi", "causal", "smoke"),
-    "sedtalker": ("", "smoke"),
-    "editemotalk": ("", "smoke"),
+    "sedtalker": ("", "paper", "smoke", "paper,smoke"),
+    "editemotalk": ("", "paper", "smoke", "paper,smoke"),
 }
 
 
@@ -37,7 +37,9 @@ def test_every_variant_fits_its_dataclasses(name, arg):
     fed = {part for stream in streams for part in stream.parts}
     assert (config.model.diarizer is not None) == ("speech" in fed)
     assert (config.model.animator is not None) == ("face" in fed)
-    assert all(stream.pipeline.label_granularity == "frame" and not stream.pipeline.tracks for stream in streams)
+    utterance = name == "editemotalk" and arg.startswith("paper")
+    granularity = "utterance" if utterance else "frame"
+    assert all(stream.pipeline.label_granularity == granularity and not stream.pipeline.tracks for stream in streams)
     joins = {stream.parts: stream.pipeline.joins for stream in streams}
     if name == "diarizer":
         assert joins["speech",].one_event == (arg == "speechbrain")
