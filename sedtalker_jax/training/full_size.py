@@ -1,170 +1,227 @@
-"""The paper's animator at full size without data or weights: parameters per part, one train step here, compiled for elsewhere.
+"""The papers' models at full size without data or weights: parameters per part, one train step here, compiled for elsewhere.
 
-    python -m sedtalker_jax.training.full_size                   parameters per part, from shapes alone
-    python -m sedtalker_jax.training.full_size --run             and one step on this machine with random weights: time, memory
-    python -m sedtalker_jax.training.full_size --target v5e      and the step compiled for a chip that is not here (v5p, h200)
+    python -m sedtalker_jax.training.full_size                    parameters per part, from shapes alone
+    python -m sedtalker_jax.training.full_size --run              and one step here with random weights: time, memory
+    python -m sedtalker_jax.training.full_size --target v5e       and the step compiled for a chip that is not here
 
-The last needs the accelerator's compiler beside this package's requirements: jax[tpu], or jax[cuda13] (see kernels.aot).
+A row of the batch is a voice and a face with its own voice, each as long as --frames animation frames. --target needs the
+accelerator's compiler in the environment, beside this package's requirements: jax[tpu], or jax[cuda13] (see kernels.aot).
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
+import importlib
 import os
 import resource
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
+    from sedtalker_jax.models.sedtalker import SEDTalkerConfig
     from sedtalker_jax.training.losses import JointObjective
     from sedtalker_jax.training.state import TrainState
 
-WAV2VEC_LARGE = dict(
-    conv_bias=True, feat_extract_norm="layer", do_stable_layer_norm=True, hidden_size=1024, num_hidden_layers=24,
-    num_attention_heads=16, intermediate_size=4096, freeze_feature_extractor=True,
-)  # fmt: skip
-"""Sizes of wav2vec2-large-xlsr-53, which no directory is read for."""
+CONFIGS = ("sedtalker:paper", "sedtalker", "editemotalk:paper", "editemotalk", "animator:paper", "diarizer:paper")
+
+PUBLISHED = {
+    "wavlm-base-plus": "wavlm-base-plus",
+    "wav2vec2-large-xlsr-53-english": "wav2vec2-large-lv60",
+    "hubert-base-ls960": "hubert-base",
+}
+"""Pretrained directory of a config -> which of speech.parity.SIZES its encoder has."""
 
 RANK, CODE, FPS = 128, 8, 30.0
 
 
-def full_size_step(config: Any, encoder: dict[str, Any]) -> tuple[JointObjective, Any, Any]:
-    """Objective, optimizer and a function that makes the state, of an animator config.
+def full_size_model(config: ConfigDict) -> SEDTalkerConfig:
+    """The model of an experiment's config, with encoders of the published sizes, which no directory is read for."""
+    from sedtalker_jax.speech import SpeechEncoderConfig
+    from sedtalker_jax.speech.parity import SIZES
+    from sedtalker_jax.training.experiment import PRETRAINED_FIELDS, model_config
 
-    Args:
-      config: an experiment's config without a diarizer, such as configs/animator.py:paper.
-      encoder: sizes of the speech encoder.
+    plain = config.model.to_dict()
+    for name, field in PRETRAINED_FIELDS.items():
+        source = plain.pop(field, "")
+        if source:
+            sizes = SIZES[PUBLISHED[Path(source).name]]
+            plain[name] = dataclasses.asdict(SpeechEncoderConfig.from_hf(sizes, **(plain.get(name) or {})))
+    return model_config(plain, dict(rank=RANK, template_size=CODE))
+
+
+def full_size_step(config: ConfigDict) -> tuple[JointObjective, Any, Any]:
+    """Objective, optimizer and a function that makes the state, of a recorded experiment's config.
+
+    Loss terms that read motion with a fitted reader are left out: nothing is at hand to fit one to.
     """
     import jax
     import numpy as np
 
-    from sedtalker_jax.models.sedtalker import SEDTalkerModel
-    from sedtalker_jax.speech.encoder import trainable_mask
-    from sedtalker_jax.training.experiment import model_config
+    from sedtalker_jax.models.sedtalker import SEDTalkerModel, trainable_parameters
     from sedtalker_jax.training.losses import JointObjective, LossConfig
     from sedtalker_jax.training.motion_losses import MOTION_TERMS, FaceLossConstants
     from sedtalker_jax.training.motion_readers import READER_TERMS
     from sedtalker_jax.training.optim import OptimConfig, make_optimizer
     from sedtalker_jax.training.state import TrainState
 
-    plain = config.model.to_dict()
-    plain["encoder"] = encoder
-    sizes = model_config(plain, dict(rank=RANK, template_size=CODE))
+    sizes = full_size_model(config)
     model = SEDTalkerModel(sizes)
     terms = [name for name in MOTION_TERMS if config.loss.get(name)]
     gram = {name: np.eye(RANK, dtype=np.float32) / RANK for name in terms}
-    loss = LossConfig(**{name: value for name, value in config.loss.items() if name not in READER_TERMS})
-    objective = JointObjective(model, loss, None, FaceLossConstants(gram))
+    loss = LossConfig(**(config.loss.to_dict() | dict.fromkeys(READER_TERMS, 0.0)))
+    class_weights = None if sizes.diarizer is None else np.ones(len(sizes.diarizer.labels), np.float32)
+    face = None if sizes.animator is None else FaceLossConstants(gram)
+    objective = JointObjective(model, loss, class_weights, face)
     optimizer = make_optimizer(OptimConfig(**config.optim), config.num_steps)
-    batch = face_batch(len(sizes_labels(plain)) - 1, 6)
+    batch = noise_batch(sizes, len(config.model.labels), 6)
 
     def create() -> TrainState:
         params = model.init(jax.random.key(0), batch)["params"]
-        trainable = jax.tree.map(lambda _: True, params)
-        trainable["encoder"] = trainable_mask(sizes.encoder, params["encoder"])
-        return TrainState.create(params, optimizer, trainable)
+        return TrainState.create(params, optimizer, trainable_parameters(sizes, params))
 
     return objective, optimizer, create
 
 
-def sizes_labels(model: dict[str, Any]) -> tuple[str, ...]:
-    """The emotions of a model's config."""
-    return tuple(model["labels"])
-
-
-def face_batch(num_strengths: int, num_frames: int, size: int = 1) -> dict[str, dict[str, Any]]:
-    """A batch of noise: faces with their own sound, `num_frames` animation frames long."""
+def noise_batch(model: SEDTalkerConfig, num_labels: int, num_frames: int, size: int = 1) -> dict[str, dict[str, Any]]:
+    """A batch of noise for the halves that a model has, `num_frames` animation frames long; faces have their own sound."""
     import numpy as np
 
+    from sedtalker_jax.axes import SAMPLE_RATE, num_speech_frames
+
     rng = np.random.default_rng(0)
-    samples = int(round(num_frames / FPS * 16_000))
-    return {
-        "face": dict(
+    samples = int(round(num_frames / FPS * SAMPLE_RATE))
+    T = num_speech_frames(samples)
+
+    def sound() -> dict[str, Any]:
+        return dict(
             waveform=rng.normal(0, 0.1, (size, samples)).astype(np.float32),
             lengths=np.full(size, samples, np.int32),
+            seed=rng.integers(2**32, size=size, dtype=np.uint32),
+        )
+
+    batch = {}
+    if model.diarizer is not None:
+        batch["speech"] = sound() | dict(
+            emotion=rng.integers(num_labels, size=(size, T), dtype=np.int32),
+            intensity=rng.random((size, T), np.float32),
+            intensity_mask=np.ones((size, T), np.float32),
+            boundary=np.zeros((size, T), np.float32),
+            boundary_mask=np.ones((size, T), np.float32),
+            level=np.zeros((size, T), np.int32),
+            level_scale=np.zeros((size, T), np.int32),
+        )
+    if model.animator is not None:
+        batch["face"] = sound() | dict(
             motion=rng.normal(size=(size, num_frames, RANK)).astype(np.float32),
             lips_closed=np.zeros((size, num_frames), bool),
             num_frames=np.full(size, num_frames, np.int32),
             fps=np.full(size, FPS, np.float32),
             template_code=rng.normal(size=(size, CODE)).astype(np.float32),
-            activation=rng.random((size, num_frames, num_strengths)).astype(np.float32),
+            activation=rng.random((size, num_frames, num_labels - 1), np.float32),
             track_source=np.zeros(size, np.int32),
-            seed=np.arange(size, dtype=np.uint32),
         )
-    }
+    return batch
 
 
-def parameters(state: TrainState) -> dict[str, int]:
-    """Number of parameters of every part, trained and frozen together."""
+def parameters(state: TrainState) -> dict[str, tuple[int, int]]:
+    """Part -> numbers of its parameters that are trained and that are frozen."""
     import jax
 
-    from sedtalker_jax.training.state import combine
+    def count(tree: Any) -> int:
+        return sum(x.size for x in jax.tree.leaves(tree))
 
-    return {name: sum(x.size for x in jax.tree.leaves(part)) for name, part in combine(state.params, state.frozen).items()}
+    names = sorted({*state.params, *state.frozen})
+    return {name: (count(state.params.get(name, {})), count(state.frozen.get(name, {}))) for name in names}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", choices=CONFIGS, default=CONFIGS[0], help="of configs/ (default: %(default)s)")
     parser.add_argument("--run", action="store_true", help="take one step here")
     parser.add_argument("--target", choices=("v5e", "v5p", "v6e", "h200"), help="compile for this chip")
-    parser.add_argument("--batch", type=int, default=1, help="clips (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=1, help="rows (default: %(default)s)")
     parser.add_argument("--frames", type=int, default=100, help="animation frames of a clip (default: %(default)s)")
     options = parser.parse_args(arguments)
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    if options.target:
+        # The host needs no accelerator of its own, and the compilers read these when JAX first loads them.
+        os.environ["JAX_PLATFORMS"] = "cpu"
+        os.environ["TPU_SKIP_MDS_QUERY"] = "1"
+        os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_autotune_level=0"
     import jax
 
-    from configs import animator
     from sedtalker_jax.training.step import train_step
 
-    config = animator.get_config("paper")
-    objective, optimizer, create = full_size_step(config, WAV2VEC_LARGE)
+    name, _, variant = options.config.partition(":")
+    config = importlib.import_module(f"configs.{name}").get_config(variant)
+    objective, optimizer, create = full_size_step(config)
     shapes = jax.eval_shape(create)
     counts = parameters(shapes)
-    print(f"parameters: {sum(counts.values()):,}")
-    for name, count in sorted(counts.items(), key=lambda item: -item[1]):
-        print(f"  {name:<16} {count:>12,}")
-    batch = face_batch(len(sizes_labels(config.model)) - 1, options.frames, options.batch)
+    print(f"{options.config}: {sum(map(sum, counts.values())):,} parameters")
+    for part, (trained, frozen) in sorted(counts.items(), key=lambda item: -sum(item[1])):
+        print(f"  {part:<16} {trained:>12,} trained {frozen:>12,} frozen")
+    batch = noise_batch(objective.model.config, len(config.model.labels), options.frames, options.batch)
     step = functools.partial(train_step, objective=objective, optimizer=optimizer, clip_norm=config.optim.clip_norm)
     if options.run:
-        state = jax.jit(create)()
-        start = time.perf_counter()
-        compiled = jax.jit(step, donate_argnums=0).lower(state, batch).compile()
-        ready = time.perf_counter()
-        _, metrics = jax.block_until_ready(compiled(state, batch))
-        taken = time.perf_counter() - ready
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        print(f"one step of {options.batch} x {options.frames} frames: {taken:.1f} s, compiled in {ready - start:.1f} s,")
-        print(f"  at most {memory:.1f} GiB of this process; loss {float(metrics['loss/total']):.4f}")
+        _run(step, create, batch)
     if options.target:
-        from jax.experimental import topologies
-        from jax.sharding import Mesh, NamedSharding, PartitionSpec
-
-        from kernels.aot import H200_DESCRIPTION, TPU_TOPOLOGIES
-
         try:
-            if options.target == "h200":
-                described = dict(target_config=H200_DESCRIPTION, topology="1x1x1")
-                topology = topologies.get_topology_desc(platform="cuda", topology_name="h200", **described)
-            else:
-                topology = topologies.get_topology_desc(platform="tpu", topology_name=TPU_TOPOLOGIES[options.target])
+            device = _absent_device(options.target)
         except RuntimeError as error:
             print(f"error: no compiler for {options.target} here ({str(error).splitlines()[0]}); see --help", file=sys.stderr)
             return 2
-        import numpy as np
-
-        place = NamedSharding(Mesh(np.array(topology.devices[:1]), ("data",)), PartitionSpec())
-        placed = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), (shapes, batch))
-        memory = jax.jit(step, donate_argnums=0).lower(*placed).compile().memory_analysis()
-        print(
-            f"{options.target}, {options.batch} x {options.frames} frames: "
-            f"{memory.argument_size_in_bytes / 2**30:.2f} GiB of state and batch, "
-            f"{memory.temp_size_in_bytes / 2**30:.2f} GiB temporary"
-        )
+        _compile(step, shapes, batch, device, options.target)
     return 0
+
+
+def _run(step: Any, create: Any, batch: Any) -> None:
+    import jax
+
+    state = jax.block_until_ready(jax.jit(create)())
+    start = time.perf_counter()
+    compiled = jax.jit(step, donate_argnums=0).lower(state, batch).compile()
+    ready = time.perf_counter()
+    _, metrics = jax.block_until_ready(compiled(state, batch))
+    taken = time.perf_counter() - ready
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"one step here: {taken:.1f} s, compiled in {ready - start:.1f} s; this process held at most {memory:.1f} GiB")
+    print("  " + ", ".join(f"{name} {float(value):.4g}" for name, value in sorted(metrics.items())))
+
+
+def _absent_device(target: str) -> Any:
+    """A device to compile for. Raises RuntimeError where this environment has no compiler for it."""
+    from jax.experimental import topologies
+
+    from kernels.aot import H200_DESCRIPTION, TPU_TOPOLOGIES
+
+    if target == "h200":
+        described = dict(target_config=H200_DESCRIPTION, topology="1x1x1")
+        return topologies.get_topology_desc(platform="cuda", topology_name="h200", **described).devices[0]
+    return topologies.get_topology_desc(platform="tpu", topology_name=TPU_TOPOLOGIES[target]).devices[0]
+
+
+def _compile(step: Any, shapes: Any, batch: Any, device: Any, target: str) -> None:
+    import jax
+    import numpy as np
+    from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+    place = NamedSharding(Mesh(np.array([device]), ("data",)), PartitionSpec())
+    placed = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), (shapes, batch))
+    start = time.perf_counter()
+    compiled = jax.jit(step, donate_argnums=0).lower(*placed).compile()
+    taken = time.perf_counter() - start
+    memory = compiled.memory_analysis()
+    print(
+        f"{target}: compiled in {taken:.0f} s; {memory.argument_size_in_bytes / 2**30:.2f} GiB of state and batch, "
+        f"{memory.temp_size_in_bytes / 2**30:.2f} GiB temporary"
+    )
 
 
 if __name__ == "__main__":
