@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from sedtalker_jax.emotion import EditDictionary, EditSchedule
 
 SCHEDULE_HELP = """\
-alpha says how much: 0 is as heard, 1 moves the mean of the source emotion to the mean of the target (where it is neutral,
-unless --from names another), a negative alpha takes away, beyond 1 exaggerates. Where an edit would leave what the voice model
-knows, it is held back, and the command says in how many frames.
+alpha says how much: 0 is as heard; 1 brings a voice of the source emotion (neutral, unless --from names another) to where the
+target is read as strong as it usually is; a negative alpha takes away, beyond 1 exaggerates. Where an edit would leave what the
+voice model knows, it is held back, and the command says in how many frames.
 
 --schedule names a JSON file of edits whose displacements add up:
 

@@ -2,10 +2,12 @@
 
 A linear classifier f_k(z) = w_k . z + b_k of labelled embeddings gives unit normals v_k = w_k / |w_k|; an edit is
 z'_t = z_t + sum_k alpha_k(t) s_k v_k. Two things are ours, as the paper's details are not public: z is the embedding whitened
-by the training data, so that a step along a normal respects how embeddings vary together, and s_k makes alpha readable.
+by the training data, so that a step along a normal respects how embeddings vary together, and s_k makes alpha readable. At
+the mean of an emotion's embeddings the diarizer is in doubt; a person who asks for the emotion is not. So s_k counts what is
+read of the edited embedding, measured on voices that training did not hear (EditDictionary.scaled_to_reading):
 
     alpha = 0    as heard
-    alpha = 1    the mean of the source emotion arrives, along v, where the mean of the target is
+    alpha = 1    the target is read as strong as its intensity usually is, without doubt about which emotion it is
     alpha < 0    less of it; alpha > 1 more than usual
 
 After an edit, category and intensity are read again from the edited embedding, so the signals can't contradict each other.
@@ -16,7 +18,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +29,17 @@ from sedtalker_jax.emotion.labels import NEUTRAL, resolve_label
 from sedtalker_jax.emotion.schedule import EditSchedule
 from sedtalker_jax.errors import UserError
 
+FORMAT = 2
+"""Of the stored file."""
+
 LEAST_EXAMPLES = 5
 """Embeddings that an emotion needs before a boundary is drawn around it."""
+
+LEAST_FRAMES, MOST_FRAMES = 50, 256
+"""Unseen frames of an emotion that a scale can be measured on, and how many of them are moved."""
+
+WITHIN_REACH = 0.9
+"""alpha = 1 asks for at most this share of the most that is ever read of a target: for the rest it would lead very far."""
 
 BOUND_QUANTILE, BOUND_FACTOR = 0.999, 1.5
 """Edits are clipped at this factor times this quantile of the training embeddings' Mahalanobis distance from their mean."""
@@ -77,6 +88,8 @@ class EditDictionary:
       class_means: [K, C] whitened means of the emotions.
       weights, biases: [K, C], [K]: f_k(z) = weights_k . z + biases_k, emotion k against the rest.
       pair_weights, pair_biases: [K, K, C], [K, K]: positive on the side of the second emotion; antisymmetric.
+      scales: [K, K], whitened units per alpha from the first emotion to the second; on the diagonal, along the normal of an
+        emotion against all others.
       bound: Mahalanobis distance from the mean beyond which edits are clipped.
       examples, example_emotions: [n, C], [n], the labelled embeddings that it was fitted to.
       expression_gain: how many times larger true faces change with their emotion than the animator's do, which was trained
@@ -92,6 +105,7 @@ class EditDictionary:
     biases: Float[np.ndarray, " K"]
     pair_weights: Float[np.ndarray, "K K C"]
     pair_biases: Float[np.ndarray, "K K"]
+    scales: Float[np.ndarray, "K K"]
     bound: float
     examples: Float[np.ndarray, "n C"]
     example_emotions: tuple[str, ...]
@@ -107,6 +121,8 @@ class EditDictionary:
         regularisation: float = 1.0,
     ) -> EditDictionary:
         """Draws boundaries between labelled embeddings: means over utterances or segments, one row each.
+
+        Until `scaled_to_reading` says more, alpha = 1 brings the mean of the source, along the normal, level with the target's.
 
         Args:
           embeddings: [n, C].
@@ -154,8 +170,54 @@ class EditDictionary:
                 pair_weights[j, k], pair_biases[j, k] = boundary(z[pair], names[pair] == label)
                 pair_weights[k, j], pair_biases[k, j] = -pair_weights[j, k], -pair_biases[j, k]
         bound = BOUND_FACTOR * float(np.quantile(np.linalg.norm((spread - mean) @ whitening, axis=1), BOUND_QUANTILE))
+        scales = np.zeros((K, K))
         boundaries = weights, biases, pair_weights, pair_biases
-        return cls(labels, mean, whitening, colouring, class_means, *boundaries, bound, rows, tuple(map(str, names)))
+        fitted = cls(labels, mean, whitening, colouring, class_means, *boundaries, scales, bound, rows, tuple(map(str, names)))
+        for j, k in np.ndindex(K, K):
+            weight, _, start = fitted._boundary(j, k)
+            length = float(np.linalg.norm(weight))
+            scales[j, k] = weight @ (class_means[k] - start) / length if length else 0.0
+        return fitted
+
+    def scaled_to_reading(
+        self,
+        read: Callable[[Float[np.ndarray, "n C"]], tuple[Float[np.ndarray, "n K"], Float[np.ndarray, " n"]]],
+        embeddings: Float[np.ndarray, "n C"],
+        emotions: Sequence[str],
+    ) -> EditDictionary:
+        """The same boundaries with scales by which alpha = 1 is what a person means who names an emotion.
+
+        Frames of the source (of neutral for edits that name none) move along the normal, until the mean of what is read of the
+        target equals the mean intensity that is read of the target's own frames, or as near to it as is WITHIN_REACH. Of an
+        emotion that hardly any frame has, all frames but the target's take the place. A scale stays where the target is read as
+        strong as that already, and towards neutral, which has no strength.
+
+        Args:
+          read: embeddings -> (strength of every one of `labels`, intensity): what the heads say and the face is driven by.
+          embeddings: single frames of voices that training did not hear: those that it did are read with too little doubt.
+          emotions: the name of each frame's emotion.
+        """
+        frames, names = np.asarray(embeddings, np.float64), np.asarray(emotions)
+        scales, distances = self.scales.copy(), np.linspace(0.0, self.bound, 65)
+        intensity = read(frames)[1] if len(frames) else np.zeros(0)
+        for j, k in np.ndindex(*scales.shape):
+            target = self.labels[k]
+            own = names == target
+            own = own if own.sum() >= LEAST_FRAMES else names != NEUTRAL
+            rows = np.flatnonzero(names == (self.labels[j] if j != k else NEUTRAL))
+            rows = rows if len(rows) >= LEAST_FRAMES else np.flatnonzero(names != target)
+            if target == NEUTRAL or not own.any() or not len(rows):
+                continue
+            moving = frames[rows[np.unique(np.linspace(0, len(rows) - 1, MOST_FRAMES).round().astype(int))]]
+            way = self.direction(target, self.labels[j] if j != k else None).normal @ self.colouring
+            moved = [self.displace(moving, np.tile(distance * way, (len(moving), 1))).embeddings for distance in distances]
+            strengths = read(np.concatenate(moved))[0][:, k].reshape(len(distances), -1).mean(axis=1)
+            risen = np.maximum.accumulate(strengths)
+            aim = min(float(intensity[own].mean()), WITHIN_REACH * float(risen[-1]))
+            if aim > risen[0]:
+                first = np.r_[True, np.diff(risen) > 0]
+                scales[j, k] = np.interp(aim, risen[first], distances[first])
+        return dataclasses.replace(self, scales=scales)
 
     def whiten(self, embeddings: Float[np.ndarray, "*n C"]) -> Float[np.ndarray, "*n C"]:
         """z of embeddings; its length is the Mahalanobis distance from the training mean."""
@@ -177,24 +239,28 @@ class EditDictionary:
         Raises:
           UserError: an emotion without boundaries, or the same one twice.
         """
-        k = self.labels.index(resolve_label(target, self.labels))
+        k = j = self.labels.index(resolve_label(target, self.labels))
         if source is not None:
             j = self.labels.index(resolve_label(source, self.labels))
             if j == k:
                 raise UserError(f"an edit from '{source}' to '{target}' leads nowhere; name two emotions")
-            weight, bias, start = self.pair_weights[j, k], self.pair_biases[j, k], self.class_means[j]
-        else:
-            weight, bias = self.weights[k], self.biases[k]
-            others = [mean for name, mean in zip(self.labels, self.class_means, strict=True) if name != self.labels[k]]
-            has_neutral = NEUTRAL in self.labels and self.labels[k] != NEUTRAL
-            start = self.class_means[self.labels.index(NEUTRAL)] if has_neutral else np.mean(others, axis=0)
+        weight, bias, start = self._boundary(j, k)
         length = float(np.linalg.norm(weight))
         if length == 0:
             raise UserError(f"the boundary of '{target}' has no direction: its embeddings do not differ from the others")
-        normal = weight / length
-        scale = float(normal @ (self.class_means[k] - start))
+        normal, scale = weight / length, float(self.scales[j, k])
         boundary_alpha = float(-(weight @ start + bias) / (length * scale)) if scale else float("nan")
         return EditDirection(scale * normal @ self.colouring, normal, scale, boundary_alpha)
+
+    def _boundary(self, j: int, k: int) -> tuple[Float[np.ndarray, " C"], float, Float[np.ndarray, " C"]]:
+        """(weight, bias, mean of the source) of the boundary from emotion j to k, or of k against all others where j is k."""
+        if j != k:
+            return self.pair_weights[j, k], float(self.pair_biases[j, k]), self.class_means[j]
+        if NEUTRAL in self.labels and self.labels[k] != NEUTRAL:
+            start = self.class_means[self.labels.index(NEUTRAL)]
+        else:
+            start = np.delete(self.class_means, k, axis=0).mean(axis=0)
+        return self.weights[k], float(self.biases[k]), start
 
     def apply(self, embeddings: Float[np.ndarray, "T C"], times: Float[np.ndarray, " T"], schedule: EditSchedule) -> EditResult:
         """e'_t = e_t + sum_k alpha_k(t) step_k, held back where it would pass the bound.
@@ -239,7 +305,7 @@ class EditDictionary:
         if Path(path).suffix != ".npz":
             raise UserError(f"{path}: an edit dictionary is stored as .npz")
         arrays = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        arrays |= {"labels": np.array(self.labels), "example_emotions": np.array(self.example_emotions)}
+        arrays |= {"labels": np.array(self.labels), "example_emotions": np.array(self.example_emotions), "format": FORMAT}
         with replace_when_complete(path) as temporary:
             np.savez_compressed(temporary, **arrays)
 
@@ -248,10 +314,12 @@ class EditDictionary:
         """Reads what `save` wrote.
 
         Raises:
-          UserError: missing or malformed file.
+          UserError: missing or malformed file, or one of another format.
         """
         try:
             with np.load(path, allow_pickle=False) as data:
+                if "weights" in data and ("format" not in data or data["format"] != FORMAT):
+                    raise UserError(f"{path}: an edit dictionary of another version of this project; evaluate.py fits it again")
                 arrays: dict = {field.name: data[field.name] for field in dataclasses.fields(cls)}
         except FileNotFoundError as error:
             raise UserError(f"{path}: no such file; fit a dictionary first") from error

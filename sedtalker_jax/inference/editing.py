@@ -14,8 +14,9 @@ change of the motion is taken `expression_gain` times, a number measured on face
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from sedtalker_jax.emotion.labels import ACTIVE, NEUTRAL
 from sedtalker_jax.face.template import FaceTemplate
 from sedtalker_jax.inference.pipeline import Animation, HeardWindow, SEDTalker
 from sedtalker_jax.inference.windows import stitch
+from sedtalker_jax.models.emotion_condition import activation
 
 FIT_CLIPS = 240
 """Training clips that a dictionary is fitted to: some thirty segments of each emotion, heard in seconds."""
@@ -38,6 +40,9 @@ REGULARISATION = 0.01
 """Of the logistic regressions. A few hundred segments can almost be separated by chance in as many dimensions as an embedding
 has. With 1.0 the normals turn towards that chance: on the demo's validation split the heads' activation of the target at alpha
 = 1 is a quarter (between two emotions) to two thirds (one against all) smaller."""
+
+SCALE_CLIPS = 48
+"""Clips of unseen voices on which it is measured how far an alpha must lead."""
 
 GAIN_CLIPS = 48
 GAIN_RANGE = (1.0, 2.0)
@@ -227,30 +232,65 @@ def fit_edit_dictionary(
     reader: Sequence[Mapping[str, Any]],
     num_clips: int = FIT_CLIPS,
     *,
+    unseen: Sequence[Mapping[str, Any]] | None = None,
     faces: Sequence[Mapping[str, Any]] | None = None,
 ) -> EditDictionary:
     """Draws the boundaries between a model's emotions from labelled segments of clips that are spread evenly over a split.
 
     Args:
-      model: whose diarizer is asked.
+      model: whose diarizer is asked; its temperature is fitted already.
       reader: the records of a training split; segments with emotions that the model does not know are left out.
       num_clips: how many clips are heard.
+      unseen: records of voices that training did not hear, on which it is measured how far alpha = 1 must lead
+        (EditDictionary.scaled_to_reading); without, it is the distance between means.
       faces: records for the expression gain (fit_expression_gain), which is 1 without.
 
     Raises:
       UserError: too few labelled segments.
     """
     rows, names, frames = [], [], []
-    chosen = np.unique(np.linspace(0, len(reader) - 1, min(num_clips, len(reader))).round().astype(int))
-    for index in tqdm(chosen, desc="edit dictionary", unit="clip", mininterval=2.0):
-        record = reader[int(index)]
-        heard = model.hear(record["waveform"])
-        total = axes.num_speech_frames(len(record["waveform"]))
-        embedding = stitch([part.embedding for part in heard], [part.first_frame for part in heard], total)
-        known = [segment for segment in record["segments"] if segment[2] in model.labels]
-        means, labels = segment_embeddings(embedding, axes.speech_frame_times(total), known)
+    for embedding, times, segments in _heard(model, reader, num_clips, "edit dictionary"):
+        means, labels = segment_embeddings(embedding, times, segments)
         rows.append(means)
         names += labels
         frames.append(embedding)
     fitted = EditDictionary.fit(np.concatenate(rows), names, frames=np.concatenate(frames), regularisation=REGULARISATION)
+    if unseen is not None:
+        read = functools.partial(_strengths, model, fitted.labels)
+        fitted = fitted.scaled_to_reading(read, *_labelled_frames(model, unseen))
     return fitted if faces is None else dataclasses.replace(fitted, expression_gain=fit_expression_gain(model, faces))
+
+
+def _heard(
+    model: SEDTalker, reader: Sequence[Mapping[str, Any]], num_clips: int, title: str
+) -> Iterator[tuple[Float[np.ndarray, "T C"], Float[np.ndarray, " T"], list[Sequence]]]:
+    """(embedding, times, segments whose emotion the model knows) of clips that are spread evenly over records."""
+    chosen = np.unique(np.linspace(0, len(reader) - 1, min(num_clips, len(reader))).round().astype(int))
+    for index in tqdm(chosen, desc=title, unit="clip", mininterval=2.0):
+        record = reader[int(index)]
+        heard = model.hear(record["waveform"])
+        total = axes.num_speech_frames(len(record["waveform"]))
+        embedding = stitch([part.embedding for part in heard], [part.first_frame for part in heard], total)
+        yield embedding, axes.speech_frame_times(total), [s for s in record["segments"] if s[2] in model.labels]
+
+
+def _labelled_frames(model: SEDTalker, reader: Sequence[Mapping[str, Any]]) -> tuple[Float[np.ndarray, "n C"], list[str]]:
+    """Embeddings of the frames inside of segments, and the emotion of each."""
+    frames, names = [np.zeros((0, model.model.config.diarizer.embedding_size))], []
+    for embedding, times, segments in _heard(model, reader, SCALE_CLIPS, "edit scales"):
+        for start, end, label, *_ in segments:
+            inside = (times >= start) & (times < end)
+            frames.append(embedding[inside])
+            names += [label] * int(inside.sum())
+    return np.concatenate(frames), names
+
+
+def _strengths(
+    model: SEDTalker, labels: Sequence[str], embeddings: Float[np.ndarray, "n C"]
+) -> tuple[Float[np.ndarray, "n K"], Float[np.ndarray, " n"]]:
+    """What the heads read and the face is driven by: strength of every label, none for neutral, and intensity."""
+    logits, intensity = (values[0] for values in model.read_embedding(np.asarray(embeddings, np.float32)[None]))
+    sharpness = model.model.config.sharpness
+    driven = np.asarray(activation(logits, intensity, temperature=model.temperature, sharpness=sharpness), np.float64)
+    whole = np.concatenate([np.zeros((len(driven), 1)), driven], axis=1)
+    return whole[:, [model.labels.index(name) for name in labels]], np.asarray(intensity, np.float64)

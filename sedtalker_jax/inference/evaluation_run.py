@@ -48,7 +48,8 @@ def evaluate(
 ) -> dict[str, dict]:
     """Scores a workdir's newest checkpoint and writes metrics.json, report.html, plots and an example's sound beside it.
 
-    Before that the temperature is fitted to the validation split, and the edit dictionary to clips of the training split.
+    Before that the temperature is fitted to the validation split, and the edit dictionary's boundaries to clips of the training
+    split, its scales to clips of the validation split.
 
     With `pipeline.tracks` the faces are driven by the tracks of that file, as in training, and not by what the model hears.
     With `data.held_out` the emotion is scored on all clips of the corpus that was left out of training.
@@ -187,9 +188,9 @@ def results_on(workdir: pathlib.Path, directories: Sequence[str | os.PathLike]) 
 def _save_edit_dictionary(model: SEDTalker, voices: Sequence[str], faces: Sequence[str], workdir: pathlib.Path) -> None:
     # One of an earlier checkpoint does not fit this one's embedding.
     (workdir / EDIT_DICTIONARY).unlink(missing_ok=True)
-    seen = open_records(faces, "valid") if faces else None
+    unseen, moving = open_records(voices, "valid"), open_records(faces, "valid") if faces else None
     try:
-        fitted = fit_edit_dictionary(model, open_records(voices, "train"), faces=seen)
+        fitted = fit_edit_dictionary(model, open_records(voices, "train"), unseen=unseen, faces=moving)
     except UserError as error:
         # Too little data to edit with can still be scored.
         print(f"{workdir / EDIT_DICTIONARY} not written, `edit` will not work: {error}")

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from sedtalker_jax.emotion.editing import EditDictionary, compose, segment_embeddings
+from sedtalker_jax.emotion.editing import WITHIN_REACH, EditDictionary, compose, segment_embeddings
 from sedtalker_jax.emotion.keyframes import KeyFrames
 from sedtalker_jax.emotion.schedule import Edit, EditSchedule
 from sedtalker_jax.errors import UserError
@@ -66,6 +66,80 @@ def test_the_boundary_lies_where_it_is_said_to(dictionary):
         back = dictionary.direction(source, target)
         np.testing.assert_allclose(back.normal, -direction.normal)
         assert back.boundary_alpha == pytest.approx(1 - direction.boundary_alpha)
+
+
+def heads(dictionary, doubt=3.0):
+    """Heads that read a posterior times an intensity, which differs between frames and grows with the distance from neutral."""
+
+    def read(embeddings):
+        scores = dictionary.scores(embeddings) / doubt
+        posterior = np.exp(scores - scores.max(axis=1, keepdims=True))
+        posterior /= posterior.sum(axis=1, keepdims=True)
+        z = dictionary.whiten(embeddings) - dictionary.class_means[LABELS.index("neutral")]
+        intensity = 1 / (1 + np.exp(1.0 - 0.6 * np.linalg.norm(z, axis=1)))
+        return posterior * intensity[:, None] * (np.array(LABELS) != "neutral"), intensity
+
+    return read
+
+
+def read_at_one(dictionary, read, target, source):
+    """Mean strength that is read of the target when frames of the source (of neutral for None) are edited by alpha = 1."""
+    e, names = labelled_embeddings()
+    rows, step = e[names == (source or "neutral")], dictionary.direction(target, source).step
+    return read(dictionary.displace(rows, np.tile(step, (len(rows), 1))).embeddings)[0][:, LABELS.index(target)].mean()
+
+
+@pytest.mark.parametrize(("target", "source"), [("happy", "sad"), ("sad", "angry"), ("angry", "neutral"), ("happy", None)])
+def test_scaled_to_reading_alpha_one_reads_the_targets_usual_intensity(dictionary, target, source):
+    e, names = labelled_embeddings()
+    read = heads(dictionary)
+    scaled = dictionary.scaled_to_reading(read, e, names)
+    usual = read(e[names == target])[1].mean()
+    assert read_at_one(scaled, read, target, source) == pytest.approx(usual, abs=0.01)
+    assert read_at_one(dictionary, read, target, source) < usual - 0.05, "at the mean of the target it is in doubt"
+
+
+def test_scaled_to_reading_only_the_scale_changes_and_towards_neutral_nothing(dictionary):
+    scaled = dictionary.scaled_to_reading(heads(dictionary), *labelled_embeddings())
+    for target, source in (("happy", "sad"), ("sad", None)):
+        old, new = dictionary.direction(target, source), scaled.direction(target, source)
+        np.testing.assert_array_equal(new.normal, old.normal)
+        np.testing.assert_allclose(new.step / new.scale, old.step / old.scale)
+        assert new.boundary_alpha * new.scale == pytest.approx(old.boundary_alpha * old.scale), "the boundary stays"
+    np.testing.assert_array_equal(scaled.direction("neutral", "sad").step, dictionary.direction("neutral", "sad").step)
+
+
+def test_a_strength_that_is_never_read_is_not_asked_for(dictionary):
+    e, names = labelled_embeddings()
+
+    def shy(embeddings):
+        strengths, intensity = heads(dictionary)(embeddings)
+        return 0.4 * strengths, intensity
+
+    scaled = dictionary.scaled_to_reading(shy, e, names)
+    furthest = [dictionary.displace(e[names == "sad"], np.tile(f * dictionary.direction("happy", "sad").step, (60, 1)))
+                for f in np.linspace(0, 20, 81)]  # fmt: skip
+    most = max(shy(result.embeddings)[0][:, LABELS.index("happy")].mean() for result in furthest)
+    assert read_at_one(scaled, shy, "happy", "sad") == pytest.approx(WITHIN_REACH * most, abs=0.01)
+    assert scaled.direction("happy", "sad").scale < 0.9 * dictionary.bound
+
+
+def test_where_no_frame_tells_the_means_decide(dictionary):
+    e, names = labelled_embeddings()
+    kept = names != "sad"
+    scaled = dictionary.scaled_to_reading(heads(dictionary), e[kept], names[kept])
+    others = dictionary.scaled_to_reading(heads(dictionary), e, names)
+    # Frames of other emotions stand in for the sad ones that are missing.
+    assert scaled.direction("happy", "sad").scale not in (
+        dictionary.direction("happy", "sad").scale,
+        others.direction("happy", "sad").scale,
+    )
+    assert scaled.direction("happy", "angry").scale == others.direction("happy", "angry").scale
+    nothing = dictionary.scaled_to_reading(heads(dictionary), e[:0], names[:0])
+    np.testing.assert_array_equal(nothing.scales, dictionary.scales)
+    # Heads that read the target everywhere as strong as it ever is leave nothing to measure.
+    deaf = dictionary.scaled_to_reading(lambda x: (np.ones((len(x), len(LABELS))), np.full(len(x), 0.5)), e, names)
+    np.testing.assert_array_equal(deaf.scales, dictionary.scales)
 
 
 def test_scores_tell_emotions_apart_and_rise_along_the_edit(dictionary):
@@ -133,6 +207,12 @@ def test_dictionaries_come_back_from_files(dictionary, tmp_path):
     loaded = EditDictionary.load(path)
     assert loaded.labels == dictionary.labels and loaded.bound == dictionary.bound
     np.testing.assert_array_equal(loaded.direction("happy", "sad").step, dictionary.direction("happy", "sad").step)
+    with np.load(path) as data:
+        arrays = dict(data)
+    del arrays["format"], arrays["scales"]
+    np.savez(tmp_path / "old.npz", **arrays)
+    with pytest.raises(UserError, match="old.npz: an edit dictionary of another version of this project; evaluate.py fits it"):
+        EditDictionary.load(tmp_path / "old.npz")
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(UserError, match="edits.npz: not an edit dictionary"):
         EditDictionary.load(path)

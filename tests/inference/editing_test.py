@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from sedtalker_jax import axes
-from sedtalker_jax.emotion import Edit, EditDictionary, EditSchedule
+from sedtalker_jax.emotion import Edit, EditDictionary, EditSchedule, EmotionTrack
+from sedtalker_jax.emotion.labels import ACTIVE
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.inference.editing import REACH_S, edited_motion, fit_edit_dictionary
 from sedtalker_jax.inference.pipeline import SEDTalker
@@ -116,3 +117,34 @@ def test_a_dictionary_is_fitted_to_labelled_segments_of_the_records_and_stored(t
     loaded = EditDictionary.load(path)
     np.testing.assert_array_equal(loaded.examples, dictionary.examples)
     assert loaded.example_emotions == dictionary.example_emotions and set(loaded.labels) < set(LABELS)
+
+
+def test_scales_are_measured_by_what_the_models_own_heads_read_of_unseen_frames(monkeypatch):
+    talker = tiny_talker()
+    seen, unseen = (
+        [{"waveform": noise(1.4, seed), "segments": [(0.0, 0.6, "sad"), (0.6, 1.4, "happy")]} for seed in seeds]
+        for seeds in (range(8), range(8, 14))
+    )
+    asked = []
+
+    def scaled(self, read, embeddings, emotions):
+        asked.append((read, embeddings, emotions))
+        return self
+
+    monkeypatch.setattr(EditDictionary, "scaled_to_reading", scaled)
+    dictionary = fit_edit_dictionary(talker, seen, unseen=unseen)
+    ((read, embeddings, emotions),) = asked
+    wanted = [talker.hear(record["waveform"]) for record in unseen]
+    assert len(embeddings) == len(emotions) and set(emotions) == {"sad", "happy"}
+    first = wanted[0][0].embedding
+    inside = axes.speech_frame_times(len(first)) < 0.6
+    np.testing.assert_allclose(embeddings[: inside.sum() // 2], first[: inside.sum() // 2], atol=1e-5)
+    # What is read is what drives the face.
+    strengths, intensity = read(first)
+    logits, heard = (np.asarray(part[0]) for part in talker.read_embedding(first[None]))
+    posterior = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    track = EmotionTrack(talker.labels, posterior, heard, duration=len(first) / 50 + 0.01)
+    driven = track.activation(sharpness=talker.model.config.sharpness)
+    for column, name in enumerate(dictionary.labels):
+        np.testing.assert_allclose(strengths[:, column], driven[:, ACTIVE.index(name)], atol=1e-5)
+    np.testing.assert_allclose(intensity, heard, atol=1e-6)

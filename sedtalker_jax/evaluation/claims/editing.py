@@ -131,7 +131,7 @@ def score_other_world(settings: Settings, seed: int, directory: Path) -> None:
 
 
 def _fit_editor(model: SEDTalker, settings: Settings, directory: Path) -> None:
-    """Temperature, boundaries and expression gain; stored, so that the other world's job finds them."""
+    """Temperature, boundaries, their scales and expression gain; stored, so that the other world's job finds them."""
     directory.mkdir(parents=True, exist_ok=True)
     train_split, valid = (RecordReader(settings.data, split) for split in ("train", "valid"))
     valid_clips = spread(valid, SMOKE_CLIPS if settings.smoke else VALID_CLIPS)
@@ -139,7 +139,7 @@ def _fit_editor(model: SEDTalker, settings: Settings, directory: Path) -> None:
     model.temperature = fit_temperature(predict(model, valid_clips, "calibrate"))
     write_text(directory / "calibration.json", json.dumps({"temperature": model.temperature}) + "\n")
     # A smoke run's model hears little, but boundaries need examples of all emotions.
-    dictionary = fit_edit_dictionary(model, train_split, FIT_CLIPS, faces=valid_clips)
+    dictionary = fit_edit_dictionary(model, train_split, FIT_CLIPS, unseen=valid_clips, faces=valid_clips)
     dictionary.save(directory / EDIT_DICTIONARY)
     model.edit_dictionary = dictionary
 
