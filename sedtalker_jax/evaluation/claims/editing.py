@@ -1,10 +1,10 @@
 """Edits of an emotion: EditEmoTalk's claims, against ways of editing that know no boundaries.
 
 Two joint models of equal size, data, steps and seed are trained: "consistency" with the emotional consistency loss, for which a
-fifth of the clips gets an edited emotion in the place of a heard one, and "plain" without. Boundaries, temperature and
-expression gain are fitted to the training and validation splits. Then clips of the test split are edited from their own emotion
-to another that the seed picks, and compared with the rendered truth of that edit: the same speech with the target's emotion at
-the mean strength that training faces have in it. Arms:
+fifth of the clips gets an edited emotion in the place of a heard one, and "plain" without. Boundaries are fitted to the
+training split, their scales, temperature and expression gain to the validation split. Then clips of the test split are edited
+from their own emotion to another that the seed picks, and compared with the rendered truth of that edit: the same speech with
+the target's emotion at the mean strength that training faces have in it. Arms:
 
     ours            boundary normals in the model with the consistency loss
     class-mean, one-hot, random    other ways in the same model (evaluation.editing_arms)
