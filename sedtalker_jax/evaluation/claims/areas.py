@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from sedtalker_jax.evaluation.claims import animation, backbone, diarization, disentanglement, editing, identity
+from sedtalker_jax.evaluation.claims import animation, backbone, diarization, disentanglement, editing, identity, left_out
 from sedtalker_jax.evaluation.claims.jobs import Job
 from sedtalker_jax.evaluation.claims.settings import Settings
 
-AREAS = (diarization, animation, disentanglement, identity, backbone, editing)
-"""Modules with a function `jobs(settings)`, one for each group of claims."""
+AREAS = (diarization, left_out, animation, disentanglement, identity, backbone, editing)
+"""Modules with a function `jobs(settings)`, one for each group of claims or tables."""
 
 
 def all_jobs(settings: Settings) -> list[Job]:

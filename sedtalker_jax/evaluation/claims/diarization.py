@@ -58,7 +58,7 @@ def score(settings: Settings, seed: int, directory: Path) -> None:
         tables.write_other_world(directory, arms, settings.other_data, labels)
 
 
-def arm_scores(result: tables.ArmResult, seed: int) -> ArmScores:
+def arm_scores(result: tables.ArmResult, seed: int, family: str = "diarization") -> ArmScores:
     """An arm's scores clip by clip. Weights make each measure what its pooled counts give."""
     clips = result.clips
     columns: dict[str, list[tuple[float, float]]] = {}
@@ -82,7 +82,7 @@ def arm_scores(result: tables.ArmResult, seed: int) -> ArmScores:
         add("join_false_alarm_rate_0.5s", alarms / joins if joins else np.nan, joins)
     arrays = {name: np.array(rows, np.float64).T for name, rows in columns.items()}
     return ArmScores(
-        family="diarization",
+        family=family,
         arm=result.arm.name,
         seed=seed,
         clips=tuple(clip.name for clip in clips),

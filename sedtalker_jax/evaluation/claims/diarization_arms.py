@@ -25,6 +25,7 @@ from sedtalker_jax.inference.baselines import FrameForest, measured_prosody
 from sedtalker_jax.inference.pipeline import SEDTalker
 from sedtalker_jax.inference.scoring import Predictions, emotion_clip, fit_temperature
 from sedtalker_jax.inference.windows import split, stitch
+from sedtalker_jax.training.streams import streams_of
 
 Record = Mapping[str, Any]
 Hear = Callable[[Sequence[Record]], list[EmotionTrack]]
@@ -39,8 +40,8 @@ TRANSITION_COSTS = (0.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 """Viterbi costs of a change, in nats, that the validation split chooses from."""
 
 
-def arm_config(settings: Settings, arm: str, seed: int) -> ConfigDict:
-    """The config that a trained arm runs with.
+def arm_config(settings: Settings, arm: str, seed: int, held_out: str = "") -> ConfigDict:
+    """The config that a trained arm runs with; `held_out` names a recorded corpus that it must not see.
 
     Raises:
       ValueError: another arm.
@@ -52,6 +53,8 @@ def arm_config(settings: Settings, arm: str, seed: int) -> ConfigDict:
     config = claims.get_config(",".join(["diarizer", *([settings.variant] if settings.variant else [])]))
     config.seed = config.pipeline.seed = seed
     config.data.speech = settings.data
+    if held_out:
+        config.data.held_out = held_out
     if not settings.smoke:
         config.num_steps = config.eval_every = settings.diarizer_steps
     pipeline = config.pipeline
@@ -66,14 +69,15 @@ def arm_config(settings: Settings, arm: str, seed: int) -> ConfigDict:
     return config.lock()
 
 
-def train(settings: Settings, arm: str, seed: int, workdir: Path) -> None:
+def train(settings: Settings, arm: str, seed: int, workdir: Path, held_out: str = "") -> None:
     """Trains an arm and, for those that hear whole clips, leaves a calibration beside the checkpoint as evaluate.py does."""
     from sedtalker_jax.inference.evaluation_run import calibrate
 
-    config = arm_config(settings, arm, seed)
+    config = arm_config(settings, arm, seed, held_out)
     train_arm(config, workdir)
     if arm != "window":
-        calibrate(SEDTalker.load(workdir), open_records(settings.record_directories, "valid"), None, workdir)
+        (stream,) = streams_of(config.data, config.pipeline)
+        calibrate(SEDTalker.load(workdir), open_records(stream.directories, "valid"), None, workdir)
 
 
 @dataclasses.dataclass(frozen=True)
