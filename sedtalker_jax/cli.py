@@ -1,4 +1,4 @@
-"""The command line: python -m sedtalker_jax {animate,diarize,edit,compare,prepare,convert,study} ...
+"""The command line: python -m sedtalker_jax {animate,diarize,edit,compare,prepare,convert,fit-style,study} ...
 
 A user's mistake gives one line on standard error and exit code 2. Outputs appear whole or not at all.
 """
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sedtalker_jax import comparison_cli, diarize_cli, editing_cli, study_cli
+from sedtalker_jax import comparison_cli, diarize_cli, editing_cli, study_cli, style_cli
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.outputs import ANIMATION_SUFFIXES, check_output, check_size, write_animation
 
@@ -67,6 +67,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="strength of --emotion or of all in --trajectory, 0 to 1 (default: %(default)s)",
     )
     animate.add_argument(
+        "--subject",
+        metavar="NAME",
+        help="training subject whose way of moving the face takes on (default: nobody's in particular)",
+    )
+    animate.add_argument("--style", metavar="FILE", help="way of moving that fit-style made, instead of a training subject's")
+    animate.add_argument(
         "--size", type=int, default=512, help="height and width of the video's face in pixels (default: %(default)s)"
     )
     animate.set_defaults(run=run_animate)
@@ -112,6 +118,7 @@ def build_parser() -> argparse.ArgumentParser:
     convert.add_argument("out", help="directory to write; must not exist or be empty")
     convert.set_defaults(run=run_convert)
 
+    style_cli.add_parser(commands)
     study_cli.add_parser(commands)
     return parser
 
@@ -142,6 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_animate(arguments: argparse.Namespace) -> None:
     """animate: audio to video and vertices."""
     from sedtalker_jax.inference.pipeline import SEDTalker
+    from sedtalker_jax.inference.style import Style
     from sedtalker_jax.speech import load_audio
 
     targets = [check_output(path, ANIMATION_SUFFIXES) for path in arguments.out]
@@ -150,11 +158,15 @@ def run_animate(arguments: argparse.Namespace) -> None:
         raise UserError(f"{' and '.join(f'--{flag}' for flag in given)} each say what the face feels; give one of them")
     if not 0.0 <= arguments.intensity <= 1.0:
         raise UserError(f"--intensity {arguments.intensity}: must lie between 0 and 1")
+    if arguments.subject and arguments.style:
+        raise UserError("--subject and --style each say whose way of moving the face takes on; give one of them")
     check_size(arguments.size)
     waveform = load_audio(arguments.audio)
     duration = len(waveform) / 16_000
     model = SEDTalker.load(arguments.checkpoint)
-    animation = model.animate(waveform, _given_track(arguments, model.labels, duration), template=arguments.template)
+    track = _given_track(arguments, model.labels, duration)
+    subject = Style.load(arguments.style) if arguments.style else arguments.subject
+    animation = model.animate(waveform, track, template=arguments.template, subject=subject)
     for target in targets:
         write_animation(target, animation, waveform, size=arguments.size)
         print(f"{target}: {len(animation.vertices)} frames at {animation.fps:g} fps, {duration:.2f} s")

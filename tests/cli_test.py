@@ -95,6 +95,7 @@ def test_bad_audio_gets_one_line_and_leaves_the_old_output(command, make, smoke_
         (["--out", "{tmp}/x.npy", "--template", "{tmp}/no.ply"], "no.ply"),
         (["--out", "{tmp}/x.npy", "--track", "{tmp}/no.json"], "no.json"),
         (["--out", "{tmp}/x.npy", "--size", "9"], "--size"),
+        (["--out", "{tmp}/x.npy", "--subject", "ann"], "knows no subjects"),
         (["--out", "{tmp}/x.npy", "--trajectory", "happy,bored"], "--trajectory happy,bored: the model knows neutral"),
         (["--out", "{tmp}/x.npy", "--trajectory", "happy", "--emotion", "sad"], "--emotion and --trajectory"),
     ],

@@ -7,7 +7,7 @@ import functools
 import json
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import jax
@@ -22,6 +22,8 @@ from sedtalker_jax.emotion import EditDictionary, EditSchedule, EmotionTrack
 from sedtalker_jax.emotion.labels import ACTIVE, NEUTRAL
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.face.template import FaceTemplate, check_topology, load_template
+from sedtalker_jax.inference.streaming import PIECE_S, padded_embedding, stream_motion
+from sedtalker_jax.inference.style import Style, subject_row
 from sedtalker_jax.inference.windows import Window, split, stitch
 from sedtalker_jax.models.sedtalker import SEDTalkerModel
 from sedtalker_jax.training.checkpoint import load_params, read_meta
@@ -95,6 +97,7 @@ def animate_rows(
     fps: float,
     embeddings: Float[jax.Array, "rows T C"] | None = None,
     use_residual: bool = True,
+    subjects: Int[jax.Array, "B"] | Float[jax.Array, "B condition_width"] | None = None,
 ) -> Float[jax.Array, "rows F R"]:
     """Normalised motion of many rows; compiled once for all models of one architecture.
 
@@ -106,6 +109,7 @@ def animate_rows(
       fps: rate of the animation frames.
       embeddings: give each row its style residual, such as edited ones; None = what the diarizer hears.
       use_residual: whether a joint model's style residual joins the condition.
+      subjects: FaceCodec.subject_index or a vector, one for each row or one for all; None = unknown ones.
     """
     rows = activations.shape[0]
 
@@ -118,7 +122,8 @@ def animate_rows(
             residual = every_row(m.residual(m.diarize(speech) if embeddings is None else m.read_embedding(embeddings)))
         mask = jnp.arange(activations.shape[1])[None, :] < num_frames[:, None]
         rate = jnp.full((rows,), fps, jnp.float32)
-        return m.animate(every_row(speech), activations, residual, every_row(codes), rate, every_row(mask))
+        style = None if subjects is None else every_row(subjects)
+        return m.animate(every_row(speech), activations, residual, every_row(codes), rate, every_row(mask), subject=style)
 
     return model.apply({"params": params}, method=method)
 
@@ -209,7 +214,7 @@ class SEDTalker:
                 batch = items[first : first + batch_size]
                 filled = batch + batch[:1] * (batch_size - len(batch))
                 # Padded only when their turn comes: an hour of windows at once would take more room than the hour itself.
-                padded, lengths = zip(*(self._window(waveforms[row], window) for row, _, window in filled), strict=True)
+                padded, lengths = zip(*(self.padded_window(waveforms[row], window) for row, _, window in filled), strict=True)
                 result = jax.device_get(_diarize(self.model, self.params, jnp.concatenate(padded), jnp.concatenate(lengths)))
                 for place, (row, number, window) in enumerate(batch):
                     frames = axes.num_speech_frames(window.stop - window.start)
@@ -278,6 +283,7 @@ class SEDTalker:
         *,
         template: FaceTemplate | str | os.PathLike | None = None,
         use_residual: bool = True,
+        subject: str | Style | None = None,
     ) -> Animation:
         """A face that says the waveform with the emotion of the track.
 
@@ -288,16 +294,56 @@ class SEDTalker:
           template: a FaceTemplate of the topology that the model was trained on, the path of a mesh file, the name of one of
             the model's own templates, or None for the model's first one.
           use_residual: False leaves out the style residual of the voice.
+          subject: whom of the training subjects the face moves like, see `subjects`, or a fitted Style; None = nobody in
+            particular.
 
         Raises:
-          UserError: the template's topology is another one, the track has emotions without a face, too short a waveform, or
-            the checkpoint has no animator.
+          UserError: the template's topology is another one, the track has emotions without a face, too short a waveform, an
+            unknown subject, or the checkpoint has no animator.
         """
         waveform = self._checked(waveform)
         face = self.template(template)
         track = self.diarize(waveform) if track is None else track
         activations = self.activations(track, len(waveform))
-        return self.animation(self.motion(waveform, activations, face, use_residual=use_residual), face, track)
+        motion = self.motion(waveform, activations, face, use_residual=use_residual, subject=subject)
+        return self.animation(motion, face, track)
+
+    def animate_stream(
+        self,
+        waveform: WaveformArray,
+        track: EmotionTrack | None = None,
+        *,
+        template: FaceTemplate | str | os.PathLike | None = None,
+        use_residual: bool = True,
+        subject: str | Style | None = None,
+        piece_s: float = PIECE_S,
+    ) -> Iterator[Animation]:
+        """`animate` of a recording of any length, hours of it, in consecutive stretches of frames.
+
+        Together they are what `animate` gives. Only one stretch is in memory at a time.
+
+        Args:
+          waveform, track, template, use_residual, subject: as of `animate`; the waveform may be a memory map.
+          piece_s: seconds that the animator makes at once.
+
+        Returns:
+          An iterator over animations, each of the frames that follow those before and with the track of the whole recording.
+
+        Raises:
+          UserError: as `animate`; or the animator is not causal, or its attention has no window.
+        """
+        waveform = self._checked(waveform)
+        face = self.template(template)
+        obstacle = self.model.config.animator.backbone.obstacle_to_streaming
+        if obstacle is not None:
+            raise UserError(
+                f"this checkpoint's animator can't stream: model.animator.{obstacle}; use animate, or train another"
+            )
+        track = self.diarize(waveform) if track is None else track
+        given = self.activations(track, len(waveform)), self.codec.template_code(face.vertices)
+        options = dict(use_residual=use_residual, subject=subject_row(self, subject), piece_s=piece_s)
+        pieces = stream_motion(self, waveform, *given, **options)
+        return (self.animation(piece, face, track) for piece in pieces)
 
     def activations(self, track: EmotionTrack, num_samples: int) -> Float[np.ndarray, "F K-1"]:
         """Emotion strengths that a track gives the face, at the animation frames of a recording.
@@ -328,8 +374,12 @@ class SEDTalker:
         *,
         use_residual: bool = True,
         heard: Sequence[HeardWindow] | None = None,
+        subject: str | Style | None = None,
     ) -> Float[np.ndarray, "F R"]:
         """Normalised motion coefficients for given emotion strengths at the animation frames.
+
+        A causal animator whose attention has a window takes any recording in one pass, piece by piece (inference.streaming).
+        Others take a long one in overlapping windows, whose motions are faded into one another.
 
         Args:
           waveform: float [S] at 16 kHz.
@@ -337,35 +387,40 @@ class SEDTalker:
           face: template of the model's topology.
           use_residual: whether the voice's style residual joins the condition.
           heard: windows whose embeddings give the residual, such as edited ones; None = what the diarizer hears.
+          subject: see `animate`.
+
+        Raises:
+          UserError: an unknown subject.
         """
         F = axes.num_animation_frames(len(waveform), self.fps)
-        code = jnp.asarray(self.codec.template_code(face.vertices))[None]
+        code = self.codec.template_code(face.vertices)
+        style = subject_row(self, subject)
+        if self.model.config.animator.backbone.obstacle_to_streaming is None:
+            options = dict(use_residual=use_residual, heard=heard, subject=style)
+            return np.concatenate(list(stream_motion(self, waveform, activations, code, **options)))
         windows = split(len(waveform), self.window_s, self.overlap_s, self.fps)
         pieces, starts = [], []
         for number, window in enumerate(windows):
-            padded, length = self._window(waveform, window)
+            padded, length = self.padded_window(waveform, window)
             first = int(round(window.start / axes.SAMPLE_RATE * self.fps))
             frames = axes.num_animation_frames(window.stop - window.start, self.fps)
             room = axes.num_animation_frames(padded.shape[1], self.fps)
             condition = np.zeros((1, room, activations.shape[1]), np.float32)
             part = activations[first : first + frames]
             condition[0, : len(part)] = part
-            embedding = None
-            if heard is not None:
-                given = heard[number].embedding
-                missing = axes.num_speech_frames(padded.shape[1]) - len(given)
-                embedding = jnp.asarray(np.pad(given, ((0, missing), (0, 0))))[None]
+            embedding = None if heard is None else padded_embedding(heard[number], padded.shape[1])
             motion = animate_rows(
                 self.model,
                 self.params,
                 padded,
                 length,
                 condition,
-                code,
+                jnp.asarray(code)[None],
                 jnp.array([frames]),
                 fps=self.fps,
                 embeddings=embedding,
                 use_residual=use_residual,
+                subjects=None if style is None else jnp.asarray(style)[None],
             )
             pieces.append(np.asarray(jax.device_get(motion))[0, :frames])
             starts.append(first)
@@ -374,6 +429,11 @@ class SEDTalker:
     def templates(self) -> tuple[str, ...]:
         """Names of the templates that the model carries."""
         return tuple(self.codec.space.template_names)
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """Training subjects whose way of moving the animator has learned; none where it was not asked to."""
+        return () if self.codec is None else self.codec.subjects
 
     def _checked(self, waveform) -> np.ndarray:
         waveform = np.asarray(waveform, np.float32)
@@ -388,7 +448,8 @@ class SEDTalker:
         unit = int(self.pad_to_s * axes.SAMPLE_RATE)
         return -(-(window.stop - window.start) // unit) * unit
 
-    def _window(self, waveform: np.ndarray, window: Window) -> tuple[jax.Array, jax.Array]:
+    def padded_window(self, waveform: WaveformArray, window: Window) -> tuple[Float[jax.Array, "1 S"], Int[jax.Array, " 1"]]:
+        """The samples of a window, padded to one of two lengths, and how many they are."""
         piece = waveform[window.start : window.stop]
         padded = np.zeros((1, self._padded_length(window)), np.float32)
         padded[0, : len(piece)] = piece

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -10,10 +11,12 @@ from sedtalker_jax.data.face_codec import FaceCodec
 from sedtalker_jax.emotion import EditDictionary
 from sedtalker_jax.face.space import FaceSpace
 from sedtalker_jax.inference.pipeline import SEDTalker
+from sedtalker_jax.models.sedtalker import SEDTalkerModel
 from tests.support import CODE, LABELS, RANK, random_batch, random_params, tiny_model
 
 WINDOW_S = 1.0
 NUM_VERTICES = 12
+SUBJECTS = ("ann", "bob", "cleo")
 
 
 def tiny_codec(seed: int = 0) -> FaceCodec:
@@ -43,6 +46,17 @@ def tiny_talker() -> SEDTalker:
     rows = means[np.repeat(np.arange(len(LABELS)), 8)] + embeddings.std(axis=0) * rng.normal(size=(len(names), size))
     talker.edit_dictionary = EditDictionary.fit(rows, names)
     return talker
+
+
+@functools.cache
+def subject_talker() -> SEDTalker:
+    """The system whose animator knows SUBJECTS, with longer windows and without a dictionary; must not be changed either."""
+    config = tiny_model(dropout=0.0, scan="reference").config
+    animator = dataclasses.replace(config.animator, num_subjects=len(SUBJECTS))
+    model = SEDTalkerModel(dataclasses.replace(config, animator=animator))
+    meta = {"labels": LABELS, "fps": 30.0, "config": {"pipeline": {"max_seconds": 2.0}}}
+    codec = dataclasses.replace(tiny_codec(), subjects=SUBJECTS)
+    return SEDTalker(model, random_params(model, random_batch(1), seed=3), codec, meta)
 
 
 def noise(seconds: float, seed: int = 0) -> np.ndarray:

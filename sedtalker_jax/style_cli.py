@@ -1,0 +1,45 @@
+"""The fit-style command: how somebody moves, from a short capture of voice and face."""
+
+from __future__ import annotations
+
+import argparse
+
+from sedtalker_jax.outputs import check_output
+
+
+def add_parser(commands) -> None:
+    """Adds the command to an argparse collection of subcommands."""
+    fit = commands.add_parser(
+        "fit-style",
+        help="how somebody moves, from a short capture, for `animate --style`",
+        description="Fits one vector of the animator to 3 to 30 seconds of voice and face of somebody whom training did not "
+        "see. The last third is not fitted; the command says how the error falls there.",
+    )
+    fit.add_argument("--checkpoint", required=True, metavar="DIR", help="workdir of train.py with model.animator.num_subjects")
+    fit.add_argument("--audio", required=True, metavar="FILE", help="the voice")
+    fit.add_argument("--motion", required=True, metavar="FILE", help="the face: .npy of vertices [F, V, 3] in metres or flat")
+    fit.add_argument("--template", required=True, metavar="FILE", help="the face at rest: .ply or .obj of the model's topology")
+    fit.add_argument("--track", metavar="FILE", help="what the face feels, as diarize writes it (default: what is heard)")
+    fit.add_argument("--out", required=True, metavar="FILE", help=".npz")
+    fit.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """fit-style: a capture to a style."""
+    from pathlib import Path
+
+    from sedtalker_jax.comparison_cli import read_panel
+    from sedtalker_jax.emotion import EmotionTrack
+    from sedtalker_jax.inference.pipeline import SEDTalker
+    from sedtalker_jax.inference.style_fit import fit_style
+    from sedtalker_jax.speech import load_audio
+
+    target = check_output(arguments.out, (".npz",))
+    waveform = load_audio(arguments.audio)
+    model = SEDTalker.load(arguments.checkpoint)
+    panel, _ = read_panel("capture", Path(arguments.motion), arguments.template, None, model.fps)
+    duration = len(waveform) / 16_000
+    track = EmotionTrack.load(arguments.track, labels=model.labels, duration=duration) if arguments.track else None
+    fit = fit_style(model, waveform, panel.vertices, model.template(arguments.template), track)
+    fit.style.save(target)
+    print(f"{target}: squared vertex error on the capture's last third {fit.before:.4f} -> {fit.after:.4f}")

@@ -1,0 +1,67 @@
+"""Styles: fitted to a capture they move as it does, and they belong to one model."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sedtalker_jax.errors import UserError
+from sedtalker_jax.inference.pipeline import SEDTalker
+from sedtalker_jax.inference.style import Style
+from sedtalker_jax.inference.style_fit import fit_style
+from tests.inference.talker import noise, subject_talker
+
+SECONDS = 4.0
+
+
+@pytest.fixture(scope="module")
+def capture():
+    """Voice, face at rest and motion of somebody whose style is none of the model's own but lies among them."""
+    talker, waveform = subject_talker(), noise(SECONDS)
+    table = np.asarray(talker.params["animator"]["subject"]["embedding"])
+    somebody = {**talker.params, "animator": {**talker.params["animator"], "subject": {"embedding": jnp.asarray(table)}}}
+    somebody["animator"]["subject"]["embedding"] = jnp.asarray(table).at[1].set(0.3 * table[1] - 0.5 * table[2] + table[3])
+    face = talker.template("head-1")
+    owner = SEDTalker(talker.model, somebody, talker.codec, talker.meta)
+    track = talker.diarize(waveform)
+    return waveform, owner.animate(waveform, track, template=face, subject="ann").vertices, face, track
+
+
+def test_a_fitted_style_moves_as_the_capture_does(capture, tmp_path):
+    talker, (waveform, vertices, face, track) = subject_talker(), capture
+    fit = fit_style(talker, waveform, vertices, face, track)
+    # On frames that were not fitted.
+    assert fit.after < 0.05 * fit.before
+    fit.style.save(tmp_path / "style.npz")
+    stored = Style.load(tmp_path / "style.npz")
+    np.testing.assert_array_equal(stored.vector, fit.style.vector)
+    other = noise(1.5, seed=9)
+    heard = talker.diarize(other)
+    table = np.asarray(talker.params["animator"]["subject"]["embedding"])
+    wanted = Style(0.3 * table[1] - 0.5 * table[2] + table[3], stored.model)
+    true, styled, plain = (
+        talker.animate(other, heard, template=face, subject=subject).vertices for subject in (wanted, stored, None)
+    )
+    assert np.abs(styled - true).mean() < 0.3 * np.abs(plain - true).mean()
+
+
+def test_the_start_is_kept_where_nothing_is_better(capture):
+    talker, (waveform, _, face, track) = subject_talker(), capture
+    nobodys = talker.animate(waveform, track, template=face).vertices
+    fit = fit_style(talker, waveform, nobodys, face, track, num_steps=3)
+    np.testing.assert_array_equal(fit.style.vector, np.asarray(talker.params["animator"]["subject"]["embedding"])[0])
+    assert fit.before == fit.after < 1e-6
+
+
+def test_what_cannot_be_fitted_is_named(capture, tmp_path):
+    talker, (waveform, vertices, face, track) = subject_talker(), capture
+    with pytest.raises(UserError, match="at least 3 s"):
+        fit_style(talker, waveform[:20_000], vertices[:37], face, track)
+    with pytest.raises(UserError, match="not one capture"):
+        fit_style(talker, waveform, vertices[:60], face, track)
+    with pytest.raises(UserError, match="5 vertices"):
+        fit_style(talker, waveform, vertices[:, :5], face, track)
+    with pytest.raises(UserError, match="another checkpoint"):
+        talker.animate(waveform, track, subject=Style(np.zeros(8, np.float32), "0" * 16))
+    (tmp_path / "x.npz").write_text("no style")
+    with pytest.raises(UserError, match="x.npz: no style"):
+        Style.load(tmp_path / "x.npz")
