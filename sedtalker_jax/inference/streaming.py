@@ -19,7 +19,7 @@ from jaxtyping import Float
 from sedtalker_jax import axes
 from sedtalker_jax.axes import WaveformArray
 from sedtalker_jax.inference.windows import split
-from sedtalker_jax.models.sedtalker import SEDTalkerModel
+from sedtalker_jax.models.sedtalker import SEDTalkerConfig, SEDTalkerModel
 
 if TYPE_CHECKING:
     from sedtalker_jax.inference.pipeline import HeardWindow, SEDTalker
@@ -144,16 +144,16 @@ def stream_motion(
     total = axes.num_animation_frames(len(waveform), talker.fps)
     piece_frames = round(piece_s * talker.fps)
     stream = MotionStream(model, talker.params, template_code, piece_frames=piece_frames, subject=subject)
-    has_residual = use_residual and model.config.diarizer is not None
-    windows = window_features(talker, waveform, heard, has_residual)
+    residual_width = style_residual_width(model.config) if use_residual else 0
+    windows = window_features(talker, waveform, heard, has_residual=residual_width > 0)
     done, size = 0, stream.piece_frames
     for features in join_overlapping(windows, total):
-        width = features.shape[1] - (model.config.diarizer.embedding_size if has_residual else 0)
+        width = features.shape[1] - residual_width
         # A piece at a time, so that each is handed out before the next is made.
         for start in range(0, len(features), size):
             portion = features[start : start + size]
             strengths = activations[done : done + len(portion)]
-            motion = stream.push(portion[:, :width], strengths, portion[:, width:] if has_residual else None)
+            motion = stream.push(portion[:, :width], strengths, portion[:, width:] if residual_width else None)
             done += len(portion)
             if len(motion):
                 yield motion
@@ -187,8 +187,13 @@ def join_overlapping(pieces: Iterable[tuple[int, Float[np.ndarray, "f c"]]], tot
         yield np.pad(held, ((0, total - start - len(held)), (0, 0)), mode="edge")
 
 
+def style_residual_width(config: SEDTalkerConfig) -> int:
+    """Width of the style residual that the animator hears; 0 in a model without one."""
+    return config.diarizer.embedding_size if config.style_residual and config.diarizer is not None else 0
+
+
 def window_features(
-    talker: SEDTalker, waveform: WaveformArray, heard: Sequence[HeardWindow] | None, has_residual: bool
+    talker: SEDTalker, waveform: WaveformArray, heard: Sequence[HeardWindow] | None = None, *, has_residual: bool
 ) -> Iterator[tuple[int, np.ndarray]]:
     """(first animation frame, content features and residual side by side) of each window."""
     for number, window in enumerate(split(len(waveform), talker.window_s, talker.overlap_s, talker.fps)):

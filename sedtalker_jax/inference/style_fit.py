@@ -22,7 +22,7 @@ from sedtalker_jax.emotion import EmotionTrack
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.face.template import FaceTemplate
 from sedtalker_jax.inference.pipeline import SEDTalker
-from sedtalker_jax.inference.streaming import join_overlapping, window_features
+from sedtalker_jax.inference.streaming import join_overlapping, style_residual_width, window_features
 from sedtalker_jax.inference.style import Style, style_digest
 from sedtalker_jax.models.sedtalker import SEDTalkerModel
 from sedtalker_jax.models.subject import UNKNOWN_SUBJECT
@@ -85,15 +85,15 @@ def fit_style(
     waveform = np.asarray(waveform, np.float32)[: int(used * axes.SAMPLE_RATE)]
     frames = min(axes.num_animation_frames(len(waveform), model.fps), len(vertices))
     track = model.diarize(waveform) if track is None else track
-    config = model.model.config
-    windows = window_features(model, waveform, None, config.diarizer is not None)
+    residual_width = style_residual_width(model.model.config)
+    windows = window_features(model, waveform, has_residual=residual_width > 0)
     features = np.concatenate(list(join_overlapping(windows, frames)))
-    width = features.shape[1] - (0 if config.diarizer is None else config.diarizer.embedding_size)
+    width = features.shape[1] - residual_width
     motion = model.codec.normalise(space.coefficients(np.asarray(vertices[:frames], np.float32) - face.vertices))
     capture = dict(
         content=features[None, :, :width],
         activations=model.activations(track, len(waveform))[None, :frames],
-        residual=None if config.diarizer is None else features[None, :, width:],
+        residual=features[None, :, width:] if residual_width else None,
         template_code=model.codec.template_code(face.vertices)[None],
         motion=motion.astype(np.float32)[None],
     )

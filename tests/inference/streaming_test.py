@@ -25,12 +25,12 @@ META = {"labels": LABELS, "fps": 30.0, "config": {"pipeline": {"max_seconds": 2.
 
 
 @functools.cache
-def causal_talker(*, reach_is_limited: bool = True) -> SEDTalker:
+def causal_talker(*, reach_is_limited: bool = True, style_residual: bool = True) -> SEDTalker:
     """The smallest system with a causal animator; with limited reach its encoder and diarizer hear but a few frames."""
     config = tiny_model(dropout=0.0, scan="reference").config
     backbone = dataclasses.replace(config.animator.backbone, pattern="MAE", causal=True, window=7)
     animator = dataclasses.replace(config.animator, backbone=backbone, frame_stacking=2, condition_reach=3, motion_reach=2)
-    config = dataclasses.replace(config, animator=animator)
+    config = dataclasses.replace(config, animator=animator, style_residual=style_residual)
     if reach_is_limited:
         encoder = dataclasses.replace(config.encoder, num_hidden_layers=0, feat_extract_norm="layer")
         diarizer = DiarizerConfig(LABELS, None, hidden_sizes=(8,), embedding_size=10)
@@ -43,11 +43,11 @@ def moving_track(seconds: float) -> EmotionTrack:
     return EmotionTrack.trajectory(["angry", "neutral", "happy"], 1.0, seconds, LABELS)
 
 
-@pytest.mark.parametrize("use_residual", [True, False])
-def test_motion_of_many_windows_is_that_of_one_pass(use_residual):
+@pytest.mark.parametrize(("use_residual", "style_residual"), [(True, True), (False, True), (True, False)])
+def test_motion_of_many_windows_is_that_of_one_pass(use_residual, style_residual):
     """Exact where what the encoder hears lies within a quarter of the windows' overlap; every second is alike, so that the
     windows have the level of the whole, by which encoders normalise."""
-    talker = causal_talker()
+    talker = causal_talker(style_residual=style_residual)
     waveform = np.tile(noise(1.0), 13)
     assert len(split(len(waveform), talker.window_s, talker.overlap_s, talker.fps)) == 4
     activations = talker.activations(moving_track(len(waveform) / 16_000), len(waveform))
