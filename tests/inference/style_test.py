@@ -3,7 +3,9 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import soundfile
 
+from sedtalker_jax.cli import main
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.inference.pipeline import SEDTalker
 from sedtalker_jax.inference.style import Style
@@ -42,6 +44,26 @@ def test_a_fitted_style_moves_as_the_capture_does(capture, tmp_path):
         talker.animate(other, heard, template=face, subject=subject).vertices for subject in (wanted, stored, None)
     )
     assert np.abs(styled - true).mean() < 0.3 * np.abs(plain - true).mean()
+
+
+def test_the_commands_fit_a_style_and_animate_with_it(capture, tmp_path, capsys, monkeypatch):
+    talker, (waveform, vertices, face, _) = subject_talker(), capture
+    monkeypatch.setattr(SEDTalker, "load", lambda directory: talker)
+    voice, motion, mesh, style, out = (str(tmp_path / name) for name in ("a.wav", "a.npy", "a.obj", "a.npz", "b.npy"))
+    soundfile.write(voice, waveform, 16_000, subtype="FLOAT")
+    np.save(motion, vertices)
+    rows = [f"v {x} {y} {z}" for x, y, z in face.vertices] + [f"f {a + 1} {b + 1} {c + 1}" for a, b, c in face.faces]
+    (tmp_path / "a.obj").write_text("\n".join(rows) + "\n")
+    given = ["--checkpoint", "workdir", "--template", mesh]
+    assert main(["fit-style", *given, "--audio", voice, "--motion", motion, "--out", style]) == 0
+    assert "last third" in capsys.readouterr().out
+    assert main(["animate", voice, *given, "--style", style, "--out", out]) == 0
+    np.testing.assert_allclose(
+        np.load(out), talker.animate(waveform, template=mesh, subject=Style.load(style)).vertices, atol=1e-6
+    )
+    capsys.readouterr()
+    assert main(["animate", voice, *given, "--style", style, "--subject", "ann", "--out", out]) == 2
+    assert "--subject and --style" in capsys.readouterr().err
 
 
 def test_the_start_is_kept_where_nothing_is_better(capture):
