@@ -65,6 +65,7 @@ class EditedEmotion:
       clipped: [T], frames that were held back at the dictionary's Mahalanobis bound.
       active: [T], frames that an edit moved.
       windows: the edited output window by window, from which the animator takes the style residual.
+      heard_windows: the output as heard.
     """
 
     track: EmotionTrack
@@ -74,6 +75,7 @@ class EditedEmotion:
     clipped: Bool[np.ndarray, " T"]
     active: Bool[np.ndarray, " T"]
     windows: tuple[HeardWindow, ...]
+    heard_windows: tuple[HeardWindow, ...]
 
     def describe(self) -> str:
         """One line for the user about frames that were held back; empty when there are none."""
@@ -115,7 +117,7 @@ def edit(
     """
     dictionary = model.edit_dictionary
     checked = schedule.check(dictionary.labels, len(waveform) / axes.SAMPLE_RATE)
-    windows = model.hear(waveform) if heard is None else heard
+    windows = model.hear(waveform, to_animate=True) if heard is None else heard
     edited, clipped, active = [], [], []
     for part in windows:
         times = part.window.start / axes.SAMPLE_RATE + axes.speech_frame_times(len(part.embedding))
@@ -123,11 +125,11 @@ def edit(
         logits, intensity = (np.asarray(values[0]) for values in model.read_embedding(result.embeddings[None]))
         moved = (result.embeddings != part.embedding).any(axis=1)
         edited.append(
-            HeardWindow(
-                part.window,
-                np.where(moved[:, None], logits, part.logits),
-                np.where(moved, intensity, part.intensity),
-                result.embeddings,
+            dataclasses.replace(
+                part,
+                logits=np.where(moved[:, None], logits, part.logits),
+                intensity=np.where(moved, intensity, part.intensity),
+                embedding=result.embeddings,
             )
         )
         clipped.append(result.clipped.astype(np.float32))
@@ -142,6 +144,7 @@ def edit(
         clipped=stitch(clipped, starts, total) > 0,
         active=stitch(active, starts, total) > 0,
         windows=tuple(edited),
+        heard_windows=tuple(windows),
     )
 
 
@@ -165,7 +168,7 @@ def edited_motion(
     """
     moved = model.motion(waveform, model.activations(edited.track, len(waveform)), face, heard=edited.windows)
     if unedited is None:
-        unedited = model.motion(waveform, model.activations(edited.heard, len(waveform)), face)
+        unedited = model.motion(waveform, model.activations(edited.heard, len(waveform)), face, heard=edited.heard_windows)
     change = np.float32(model.edit_dictionary.expression_gain) * (moved - unedited)
     if reach is None:
         return unedited + change

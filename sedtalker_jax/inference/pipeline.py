@@ -22,7 +22,7 @@ from sedtalker_jax.emotion import EditDictionary, EditSchedule, EmotionTrack
 from sedtalker_jax.emotion.labels import ACTIVE, NEUTRAL
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.face.template import FaceTemplate, check_topology, load_template
-from sedtalker_jax.inference.streaming import PIECE_S, padded_embedding, stream_motion
+from sedtalker_jax.inference.streaming import PIECE_S, known_speech, padded_features, stream_motion, style_residual_width
 from sedtalker_jax.inference.style import Style, subject_row
 from sedtalker_jax.inference.windows import Window, split, stitch
 from sedtalker_jax.models.sedtalker import SEDTalkerModel
@@ -60,12 +60,16 @@ class Animation:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class HeardWindow:
-    """What the diarizer says of one window, frame by frame: logits [T, K], intensity [T], embedding e_t [T, C]."""
+    """What the diarizer says of one window, frame by frame: logits [T, K], intensity [T], embedding e_t [T, C].
+
+    content holds the animator's own features of the frames [T, D], where the window was heard to be animated.
+    """
 
     window: Window
     logits: Float[np.ndarray, "T K"]
     intensity: Float[np.ndarray, " T"]
     embedding: Float[np.ndarray, "T C"]
+    content: Float[np.ndarray, "T D"] | None = None
 
     @property
     def first_frame(self) -> int:
@@ -73,13 +77,14 @@ class HeardWindow:
         return self.window.start // axes.FRAME_HOP
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _diarize(model: SEDTalkerModel, params, waveforms, lengths):
-    """Logits, intensity and embedding; compiled once for all models of one architecture."""
+@functools.partial(jax.jit, static_argnames=("model", "content"))
+def _diarize(model: SEDTalkerModel, params, waveforms, lengths, *, content: bool):
+    """Logits, intensity, embedding and, if wanted, content features; compiled once for all models of one architecture."""
 
     def method(model):
-        emotion = model.diarize(model.encode(waveforms, lengths))
-        return emotion.logits, emotion.intensity, emotion.embedding
+        speech = model.encode(waveforms, lengths, content=content)
+        emotion = model.diarize(speech)
+        return emotion.logits, emotion.intensity, emotion.embedding, speech.content_features
 
     return model.apply({"params": params}, method=method)
 
@@ -96,6 +101,7 @@ def animate_rows(
     *,
     fps: float,
     embeddings: Float[jax.Array, "rows T C"] | None = None,
+    contents: Float[jax.Array, "B T D"] | None = None,
     use_residual: bool = True,
     subjects: Int[jax.Array, "B"] | Float[jax.Array, "B condition_width"] | None = None,
 ) -> Float[jax.Array, "rows F R"]:
@@ -108,6 +114,7 @@ def animate_rows(
       activations: emotion strengths at the animation frames.
       fps: rate of the animation frames.
       embeddings: give each row its style residual, such as edited ones; None = what the diarizer hears.
+      contents: content features of the recordings, if they are known already; no encoder is run then. With embeddings only.
       use_residual: whether a joint model's style residual joins the condition.
       subjects: FaceCodec.subject_index or a vector, one for each row or one for all; None = unknown ones.
     """
@@ -117,8 +124,13 @@ def animate_rows(
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (rows, *x.shape[1:])), tree)
 
     def method(m: SEDTalkerModel):
-        speech, residual = m.encode(waveforms, lengths), None
-        if use_residual and model.config.diarizer is not None:
+        residual = None
+        styled = use_residual and style_residual_width(model.config) > 0
+        if contents is None:
+            speech = m.encode(waveforms, lengths, emotion=styled and embeddings is None)
+        else:
+            speech = known_speech(contents, lengths)
+        if styled:
             residual = every_row(m.residual(m.diarize(speech) if embeddings is None else m.read_embedding(embeddings)))
         mask = jnp.arange(activations.shape[1])[None, :] < num_frames[:, None]
         rate = jnp.full((rows,), fps, jnp.float32)
@@ -180,21 +192,32 @@ class SEDTalker:
         """
         return self.combine(self.hear(waveform))
 
-    def hear(self, waveform: WaveformArray) -> list[HeardWindow]:
-        """The diarizer's output window by window, before it is put together; arguments and errors as of `diarize`."""
-        return self.hear_many([waveform], batch_size=1)[0]
+    def hear(self, waveform: WaveformArray, *, to_animate: bool = False) -> list[HeardWindow]:
+        """The diarizer's output window by window, before it is put together.
+
+        Args:
+          waveform: as of `diarize`.
+          to_animate: the windows also hold what the animator hears, so that `motion` runs no encoder again.
+
+        Raises:
+          UserError: as `diarize`.
+        """
+        return self.hear_many([waveform], batch_size=1, to_animate=to_animate)[0]
 
     def diarize_many(self, waveforms: Sequence[WaveformArray], *, batch_size: int = 16) -> list[EmotionTrack]:
         """Tracks of many recordings, read `batch_size` windows at a time; otherwise as `diarize`."""
         return [self.combine(heard) for heard in self.hear_many(waveforms, batch_size=batch_size)]
 
-    def hear_many(self, waveforms: Sequence[WaveformArray], *, batch_size: int = 16) -> list[list[HeardWindow]]:
+    def hear_many(
+        self, waveforms: Sequence[WaveformArray], *, batch_size: int = 16, to_animate: bool = False
+    ) -> list[list[HeardWindow]]:
         """The windows of many recordings, of each what `hear` gives.
 
         Args:
           waveforms: float [S] each, of any lengths.
           batch_size: windows that run together. Windows of one padded length share a batch, and one compiled program; the last
             batch of a length is filled up, so that there is no other.
+          to_animate: as of `hear`.
 
         Raises:
           UserError: as `diarize`.
@@ -215,10 +238,12 @@ class SEDTalker:
                 filled = batch + batch[:1] * (batch_size - len(batch))
                 # Padded only when their turn comes: an hour of windows at once would take more room than the hour itself.
                 padded, lengths = zip(*(self.padded_window(waveforms[row], window) for row, _, window in filled), strict=True)
-                result = jax.device_get(_diarize(self.model, self.params, jnp.concatenate(padded), jnp.concatenate(lengths)))
+                together = jnp.concatenate(padded), jnp.concatenate(lengths)
+                result = jax.device_get(_diarize(self.model, self.params, *together, content=to_animate))
                 for place, (row, number, window) in enumerate(batch):
                     frames = axes.num_speech_frames(window.stop - window.start)
-                    heard[row][number] = HeardWindow(window, *(np.asarray(part[place, :frames]) for part in result))
+                    parts = (None if part is None else np.asarray(part[place, :frames]) for part in result)
+                    heard[row][number] = HeardWindow(window, *parts)
         return heard
 
     def combine(self, heard: Sequence[HeardWindow]) -> EmotionTrack:
@@ -290,7 +315,7 @@ class SEDTalker:
         Args:
           waveform: float [S] at 16 kHz.
           track: what the face feels; None = what `diarize` hears. A user's track moves the category and its strength; the
-            residual style comes from the voice in either case.
+            residual style comes from the voice in either case, for which the diarizer is run.
           template: a FaceTemplate of the topology that the model was trained on, the path of a mesh file, the name of one of
             the model's own templates, or None for the model's first one.
           use_residual: False leaves out the style residual of the voice.
@@ -303,9 +328,12 @@ class SEDTalker:
         """
         waveform = self._checked(waveform)
         face = self.template(template)
-        track = self.diarize(waveform) if track is None else track
+        heard = None
+        if track is None:
+            heard = self.hear(waveform, to_animate=True)
+            track = self.combine(heard)
         activations = self.activations(track, len(waveform))
-        motion = self.motion(waveform, activations, face, use_residual=use_residual, subject=subject)
+        motion = self.motion(waveform, activations, face, use_residual=use_residual, heard=heard, subject=subject)
         return self.animation(motion, face, track)
 
     def animate_stream(
@@ -339,9 +367,12 @@ class SEDTalker:
             raise UserError(
                 f"this checkpoint's animator can't stream: model.animator.{obstacle}; use animate, or train another"
             )
-        track = self.diarize(waveform) if track is None else track
+        heard = None
+        if track is None:
+            heard = self.hear(waveform)
+            track = self.combine(heard)
         given = self.activations(track, len(waveform)), self.codec.template_code(face.vertices)
-        options = dict(use_residual=use_residual, subject=subject_row(self, subject), piece_s=piece_s)
+        options = dict(use_residual=use_residual, heard=heard, subject=subject_row(self, subject), piece_s=piece_s)
         pieces = stream_motion(self, waveform, *given, **options)
         return (self.animation(piece, face, track) for piece in pieces)
 
@@ -386,7 +417,8 @@ class SEDTalker:
           activations: [F, K-1], F = num_animation_frames(S, fps).
           face: template of the model's topology.
           use_residual: whether the voice's style residual joins the condition.
-          heard: windows whose embeddings give the residual, such as edited ones; None = what the diarizer hears.
+          heard: windows whose embeddings give the residual, such as edited ones; None = what the diarizer hears. Windows that
+            were heard to be animated give the content too, and no encoder is run.
           subject: see `animate`.
 
         Raises:
@@ -408,7 +440,7 @@ class SEDTalker:
             condition = np.zeros((1, room, activations.shape[1]), np.float32)
             part = activations[first : first + frames]
             condition[0, : len(part)] = part
-            embedding = None if heard is None else padded_embedding(heard[number], padded.shape[1])
+            embedding, content = padded_features(None if heard is None else heard[number], padded.shape[1])
             motion = animate_rows(
                 self.model,
                 self.params,
@@ -419,6 +451,7 @@ class SEDTalker:
                 jnp.array([frames]),
                 fps=self.fps,
                 embeddings=embedding,
+                contents=content,
                 use_residual=use_residual,
                 subjects=None if style is None else jnp.asarray(style)[None],
             )

@@ -17,9 +17,9 @@ import numpy as np
 from jaxtyping import Float
 
 from sedtalker_jax import axes
-from sedtalker_jax.axes import WaveformArray
+from sedtalker_jax.axes import Lengths, WaveformArray
 from sedtalker_jax.inference.windows import split
-from sedtalker_jax.models.sedtalker import SEDTalkerConfig, SEDTalkerModel
+from sedtalker_jax.models.sedtalker import SEDTalkerConfig, SEDTalkerModel, Speech
 
 if TYPE_CHECKING:
     from sedtalker_jax.inference.pipeline import HeardWindow, SEDTalker
@@ -136,7 +136,8 @@ def stream_motion(
       activations: [F, K-1], F = num_animation_frames(S, fps).
       template_code: of the face.
       use_residual: whether the voice's style residual joins the condition.
-      heard: windows whose embeddings give the residual, such as edited ones; None = what the diarizer hears.
+      heard: windows whose embeddings give the residual, such as edited ones; None = what the diarizer hears. Windows that were
+        heard to be animated give the content too.
       subject: FaceCodec.subject_index of whom the face moves like, or a vector of its own; None = an unknown one.
       piece_s: seconds that the animator makes at once.
     """
@@ -198,13 +199,14 @@ def window_features(
     """(first animation frame, content features and residual side by side) of each window."""
     for number, window in enumerate(split(len(waveform), talker.window_s, talker.overlap_s, talker.fps)):
         padded, length = talker.padded_window(waveform, window)
-        embeddings = None if heard is None else padded_embedding(heard[number], padded.shape[1])
+        embeddings, contents = padded_features(None if heard is None else heard[number], padded.shape[1])
         features = _encode_window(
             talker.model,
             talker.params,
             padded,
             length,
             embeddings,
+            contents,
             fps=talker.fps,
             num_frames=axes.num_animation_frames(padded.shape[1], talker.fps),
             has_residual=has_residual,
@@ -213,16 +215,29 @@ def window_features(
         yield round(window.start / axes.SAMPLE_RATE * talker.fps), np.asarray(features)[0, :frames]
 
 
-def padded_embedding(heard: HeardWindow, num_samples: int) -> Float[jax.Array, "1 T C"]:
-    """The embedding of a window that was padded to `num_samples` samples."""
-    missing = axes.num_speech_frames(num_samples) - len(heard.embedding)
-    return jnp.asarray(np.pad(heard.embedding, ((0, missing), (0, 0))))[None]
+def padded_features(
+    heard: HeardWindow | None, num_samples: int
+) -> tuple[Float[jax.Array, "1 T C"] | None, Float[jax.Array, "1 T D"] | None]:
+    """Embedding and content of a window that was padded to `num_samples` samples; None for what is not known."""
+    known = (None, None) if heard is None else (heard.embedding, heard.content)
+    total = axes.num_speech_frames(num_samples)
+    return tuple(None if x is None else jnp.asarray(np.pad(x, ((0, total - len(x)), (0, 0))))[None] for x in known)
+
+
+def known_speech(contents: Float[jax.Array, "B T D"], lengths: Lengths) -> Speech:
+    """Speech whose content features are known: no encoder needs to run."""
+    valid = jnp.arange(contents.shape[1])[None, :] < axes.num_speech_frames(lengths)[:, None]
+    return Speech(None, contents, valid)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "fps", "num_frames", "has_residual"))
-def _encode_window(model: SEDTalkerModel, params, waveforms, lengths, embeddings, *, fps, num_frames, has_residual):
+def _encode_window(model: SEDTalkerModel, params, waveforms, lengths, embeddings, contents, *, fps, num_frames, has_residual):
     def method(m: SEDTalkerModel):
-        speech, residual = m.encode(waveforms, lengths, emotion=has_residual and embeddings is None), None
+        residual = None
+        if contents is None:
+            speech = m.encode(waveforms, lengths, emotion=has_residual and embeddings is None)
+        else:
+            speech = known_speech(contents, lengths)
         if has_residual:
             residual = m.residual(m.diarize(speech) if embeddings is None else m.read_embedding(embeddings))
         rate = jnp.full(lengths.shape, fps, jnp.float32)
