@@ -79,7 +79,7 @@ def measure(name: str, seconds: float, repeats: int, backward: bool, bfloat16: b
         if accelerator:
             torch.cuda.synchronize()
 
-    (our_median, our_cpu), (their_median, their_cpu) = _alternate(ours, theirs, repeats=repeats)
+    (our_median, our_cpu), (their_median, their_cpu) = alternate(ours, theirs, repeats=repeats)
     flops = forward_flops(encoder.config, waveform.shape[1]) * (3 if backward else 1)
     result = {
         "model": name,
@@ -114,7 +114,7 @@ def _gib(size: int | None) -> float | None:
     return None if size is None else size / 2**30
 
 
-def _alternate(*sides: Callable[[], None], repeats: int) -> list[tuple[float, float]]:
+def alternate(*sides: Callable[[], None], repeats: int) -> list[tuple[float, float]]:
     """Median seconds by the clock and of CPU time, of each side."""
     times: list[list[tuple[float, float]]] = [[] for _ in sides]
     for run in range(repeats + 1):

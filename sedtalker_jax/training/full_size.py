@@ -170,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     batch = noise_batch(objective.model.config, len(config.model.labels), options.frames, options.batch)
     step = functools.partial(train_step, objective=objective, optimizer=optimizer, clip_norm=config.optim.clip_norm)
     if options.run:
-        _run(step, create, batch)
+        _run(step, create, shapes, batch)
     if options.target:
         try:
             device = _absent_device(options.target)
@@ -181,18 +181,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _run(step: Any, create: Any, batch: Any) -> None:
+def _run(step: Any, create: Any, shapes: Any, batch: Any) -> None:
     import jax
 
+    # Compiled before there is a state: the compiler needs gigabytes of its own.
+    start = time.perf_counter()
+    compiled = jax.jit(step, donate_argnums=0).lower(shapes, batch).compile()
+    print(f"here: compiled in {time.perf_counter() - start:.0f} s; {_sizes(compiled)}", flush=True)
     state = jax.block_until_ready(jax.jit(create)())
     start = time.perf_counter()
-    compiled = jax.jit(step, donate_argnums=0).lower(state, batch).compile()
-    ready = time.perf_counter()
     _, metrics = jax.block_until_ready(compiled(state, batch))
-    taken = time.perf_counter() - ready
+    taken = time.perf_counter() - start
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"one step here: {taken:.1f} s, compiled in {ready - start:.1f} s; this process held at most {memory:.1f} GiB")
+    print(f"one step: {taken:.1f} s; this process held at most {memory:.1f} GiB")
     print("  " + ", ".join(f"{name} {float(value):.4g}" for name, value in sorted(metrics.items())))
+
+
+def _sizes(compiled: Any) -> str:
+    memory = compiled.memory_analysis()
+    arguments, temporary = memory.argument_size_in_bytes / 2**30, memory.temp_size_in_bytes / 2**30
+    return f"{arguments:.2f} GiB of state and batch, {temporary:.2f} GiB temporary"
 
 
 def _absent_device(target: str) -> Any:
@@ -217,11 +225,7 @@ def _compile(step: Any, shapes: Any, batch: Any, device: Any, target: str) -> No
     start = time.perf_counter()
     compiled = jax.jit(step, donate_argnums=0).lower(*placed).compile()
     taken = time.perf_counter() - start
-    memory = compiled.memory_analysis()
-    print(
-        f"{target}: compiled in {taken:.0f} s; {memory.argument_size_in_bytes / 2**30:.2f} GiB of state and batch, "
-        f"{memory.temp_size_in_bytes / 2**30:.2f} GiB temporary"
-    )
+    print(f"{target}: compiled in {taken:.0f} s; {_sizes(compiled)}")
 
 
 if __name__ == "__main__":
