@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -283,10 +284,13 @@ def score_animation(
         waveform = record["waveform"]
         F = axes.num_animation_frames(len(waveform), model.fps)
         true = _at_frames(record["activation"], F)[:, columns]
+        # A split may hold subjects of the training split, with other sentences (BIWI's test A).
+        subject = next((name for name in (record["speaker"], record["template"]) if name in model.subjects), None)
+        move = functools.partial(model.motion, waveform, face=face, subject=subject)
         vertices = {
             "neutral template": np.broadcast_to(face.vertices, (F, *face.vertices.shape)),
             "mean motion": codec.vertices(face.vertices, np.zeros((F, codec.rank), np.float32)),
-            "model, true track": codec.vertices(face.vertices, model.motion(waveform, true, face)),
+            "model, true track": codec.vertices(face.vertices, move(true)),
         }
         if track is None:
             vertices["model"] = vertices["model, true track"]
@@ -295,7 +299,7 @@ def score_animation(
                 heard = model.activations(track, len(waveform))
             else:
                 heard = _at_frames(track, F)[:, columns]
-            vertices["model"] = codec.vertices(face.vertices, model.motion(waveform, heard, face))
+            vertices["model"] = codec.vertices(face.vertices, move(heard))
         target = true_vertices(record, truth)
         transitions = [b[0] for a, b in zip(record["segments"], record["segments"][1:], strict=False) if a[2] != b[2]]
         scores.add(

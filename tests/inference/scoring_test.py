@@ -50,16 +50,17 @@ class Seer:
     """A model of world A that animates perfectly, as far as its face space goes."""
 
     def __init__(self, codec, displacements):
-        self.codec, self.fps, self.labels = codec, FPS, CANONICAL
+        self.codec, self.fps, self.labels, self.subjects = codec, FPS, CANONICAL, ()
         self._displacements, self._calls = displacements, 0
         self.model = types.SimpleNamespace(config=types.SimpleNamespace(sharpness=1.0))
-        self.faces = []
+        self.faces, self.moved_like = [], []
 
     def template(self, template):
         return template
 
-    def motion(self, waveform, activations, face):
+    def motion(self, waveform, activations, face, subject=None):
         self.faces.append(face)
+        self.moved_like.append(subject)
         moved = self._displacements[self._calls // 2]  # asked twice per clip: own track, true track
         self._calls += 1
         return self.codec.normalise(self.codec.space.coefficients(moved))
@@ -68,7 +69,7 @@ class Seer:
 class SeerWithoutDiarizer(Seer):
     """Asked once per clip, always with an emotion that is a number."""
 
-    def motion(self, waveform, activations, face):
+    def motion(self, waveform, activations, face, subject=None):
         assert np.isfinite(activations).all()
         self._calls += 1
         return self.codec.normalise(self.codec.space.coefficients(self._displacements[self._calls - 1]))
@@ -100,7 +101,10 @@ def test_a_perfect_animator_scores_perfectly_in_a_world_with_other_heads(worlds)
     motions = [own.coefficients("test", 0, rig) for rig in own_rigs]
     codec = FaceCodec.fit(own.space, motions, [own.head_name("train", i) for i in range(2)], 1)
     model = Seer(codec, [other.displacements("test", 0, rig) for rig in rigs])
+    model.subjects = ("someone else", "voice 1")
     scores = score_animation(model, *predictions(other, rigs), other.space)
+    # Each clip twice. Whom training saw moves as itself.
+    assert model.moved_like == [None, None, "voice 1", "voice 1", None, None]
     np.testing.assert_array_equal(model.faces[0].vertices, other.template("test", 0).vertices)
     lips = scores.table.to_dict()["lip_mean_squared_error_mm2"]["systems"]
     assert lips["model"]["value"] < 0.02 * lips["neutral template"]["value"]
@@ -118,9 +122,9 @@ def test_given_strengths_drive_the_model_and_the_true_ones_its_bound(worlds):
     asked = []
 
     class Listener(Seer):
-        def motion(self, waveform, activations, face):
+        def motion(self, waveform, activations, face, subject=None):
             asked.append(activations)
-            return super().motion(waveform, activations, face)
+            return super().motion(waveform, activations, face, subject)
 
     model = Listener(codec, [own.displacements("test", 0, rig) for rig in rigs])
     model.labels = ("neutral", "sad", "angry")
