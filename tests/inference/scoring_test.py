@@ -18,6 +18,7 @@ from sedtalker_jax.emotion import EmotionTrack
 from sedtalker_jax.emotion.labels import ACTIVE, CANONICAL
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.face.space import FaceSpace
+from sedtalker_jax.inference.pipeline import SEDTalker
 from sedtalker_jax.inference.scoring import (
     Predictions,
     corpus_prior_tracks,
@@ -48,6 +49,8 @@ def cast(path):
 
 class Seer:
     """A model of world A that animates perfectly, as far as its face space goes."""
+
+    activations = SEDTalker.activations
 
     def __init__(self, codec, displacements):
         self.codec, self.fps, self.labels, self.subjects = codec, FPS, CANONICAL, ()
