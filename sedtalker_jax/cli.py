@@ -6,14 +6,12 @@ A user's mistake gives one line on standard error and exit code 2. Outputs appea
 from __future__ import annotations
 
 import argparse
-import logging
 import os
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sedtalker_jax import comparison_cli, diarize_cli, editing_cli, study_cli, style_cli
-from sedtalker_jax.errors import UserError
+from sedtalker_jax.errors import UserError, exit_code
 from sedtalker_jax.outputs import ANIMATION_SUFFIXES, check_output, check_size, write_animation
 
 if TYPE_CHECKING:
@@ -130,20 +128,14 @@ def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. Returns the exit code: 0, or 2 after a user's mistake, whose one line is printed."""
     arguments, unknown = build_parser().parse_known_args(argv)
-    # The checkpoint library reports what it does through this logger; a user wants results and errors.
-    logging.getLogger("absl").setLevel(logging.ERROR)
-    try:
+
+    def run():
         if unknown:
             asked = f"python -m sedtalker_jax {arguments.command}"
             raise UserError(f"{arguments.command} does not know {' '.join(unknown)}; `{asked} --help` lists what it takes")
         arguments.run(arguments)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    return 0
+
+    return exit_code(run)
 
 
 def run_animate(arguments: argparse.Namespace) -> None:

@@ -148,7 +148,7 @@ def _problems(checkpoint: str, jobs: Sequence[tuple], processes: int) -> Iterato
 def _load(checkpoint: str) -> SEDTalker:
     from sedtalker_jax.inference.pipeline import SEDTalker
 
-    # As cli.main has it; worker processes begin without.
+    # As errors.exit_code has it; worker processes begin without.
     logging.getLogger("absl").setLevel(logging.ERROR)
     return SEDTalker.load(checkpoint)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable
 
@@ -14,10 +15,15 @@ class UserError(Exception):
 
 
 def exit_code(command: Callable[[], object]) -> int:
-    """Runs a command: 0, or 2 after a user's mistake, whose one line is printed to standard error."""
+    """Runs a command: 0, 2 after a user's mistake, whose one line is printed to standard error, or 130 after Ctrl-C."""
+    # The checkpoint library reports what it does through this logger; a user wants results and errors.
+    logging.getLogger("absl").setLevel(logging.ERROR)
     try:
         command()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     return 0
