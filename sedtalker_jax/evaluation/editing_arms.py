@@ -19,7 +19,8 @@ from jaxtyping import Float
 from sedtalker_jax import axes
 from sedtalker_jax.emotion import EditDictionary, EmotionTrack
 from sedtalker_jax.emotion.labels import NEUTRAL
-from sedtalker_jax.inference.pipeline import SEDTalker, animate_rows
+from sedtalker_jax.inference.pipeline import SEDTalker
+from sedtalker_jax.inference.programs import animate_rows
 
 ARMS = ("ours", "class-mean", "one-hot", "random")
 

@@ -22,7 +22,8 @@ from sedtalker_jax.emotion import EditDictionary, EditSchedule, EmotionTrack
 from sedtalker_jax.emotion.labels import ACTIVE, NEUTRAL
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.face.template import FaceTemplate, check_topology, load_template
-from sedtalker_jax.inference.streaming import PIECE_S, known_speech, padded_features, stream_motion, style_residual_width
+from sedtalker_jax.inference.programs import animate_rows, hear_rows
+from sedtalker_jax.inference.streaming import PIECE_S, padded_features, stream_motion
 from sedtalker_jax.inference.style import Style, subject_row
 from sedtalker_jax.inference.windows import Window, split, stitch
 from sedtalker_jax.models.sedtalker import SEDTalkerModel
@@ -75,69 +76,6 @@ class HeardWindow:
     def first_frame(self) -> int:
         """Index of the window's first speech frame in the recording."""
         return self.window.start // axes.FRAME_HOP
-
-
-@functools.partial(jax.jit, static_argnames=("model", "content"))
-def _diarize(model: SEDTalkerModel, params, waveforms, lengths, *, content: bool):
-    """Logits, intensity, embedding and, if wanted, content features; compiled once for all models of one architecture."""
-
-    def method(model):
-        speech = model.encode(waveforms, lengths, content=content)
-        emotion = model.diarize(speech)
-        return emotion.logits, emotion.intensity, emotion.embedding, speech.content_features
-
-    return model.apply({"params": params}, method=method)
-
-
-@functools.partial(jax.jit, static_argnames=("model", "fps", "use_residual"))
-def animate_rows(
-    model: SEDTalkerModel,
-    params,
-    waveforms: Float[jax.Array, "B S"],
-    lengths: Int[jax.Array, " B"],
-    activations: Float[jax.Array, "rows F K-1"],
-    codes: Float[jax.Array, "B Q"],
-    num_frames: Int[jax.Array, " B"],
-    *,
-    fps: float,
-    embeddings: Float[jax.Array, "rows T C"] | None = None,
-    contents: Float[jax.Array, "B T D"] | None = None,
-    use_residual: bool = True,
-    subjects: Int[jax.Array, "B"] | Float[jax.Array, "B condition_width"] | None = None,
-) -> Float[jax.Array, "rows F R"]:
-    """Normalised motion of many rows; compiled once for all models of one architecture.
-
-    Args:
-      model, params: with an animator.
-      waveforms, lengths, codes, num_frames: padded recordings with their lengths in samples, template codes and lengths in
-        animation frames; one for each row, or one for all rows, which is then heard once.
-      activations: emotion strengths at the animation frames.
-      fps: rate of the animation frames.
-      embeddings: give each row its style residual, such as edited ones; None = what the diarizer hears.
-      contents: content features of the recordings, if they are known already; no encoder is run then. With embeddings only.
-      use_residual: whether a joint model's style residual joins the condition.
-      subjects: FaceCodec.subject_index or a vector, one for each row or one for all; None = unknown ones.
-    """
-    rows = activations.shape[0]
-
-    def every_row(tree):
-        return jax.tree.map(lambda x: jnp.broadcast_to(x, (rows, *x.shape[1:])), tree)
-
-    def method(m: SEDTalkerModel):
-        residual = None
-        styled = use_residual and style_residual_width(model.config) > 0
-        if contents is None:
-            speech = m.encode(waveforms, lengths, emotion=styled and embeddings is None)
-        else:
-            speech = known_speech(contents, lengths)
-        if styled:
-            residual = every_row(m.residual(m.diarize(speech) if embeddings is None else m.read_embedding(embeddings)))
-        mask = jnp.arange(activations.shape[1])[None, :] < num_frames[:, None]
-        rate = jnp.full((rows,), fps, jnp.float32)
-        style = None if subjects is None else every_row(subjects)
-        return m.animate(every_row(speech), activations, residual, every_row(codes), rate, every_row(mask), subject=style)
-
-    return model.apply({"params": params}, method=method)
 
 
 class SEDTalker:
@@ -239,7 +177,7 @@ class SEDTalker:
                 # Padded only when their turn comes: an hour of windows at once would take more room than the hour itself.
                 padded, lengths = zip(*(self.padded_window(waveforms[row], window) for row, _, window in filled), strict=True)
                 together = jnp.concatenate(padded), jnp.concatenate(lengths)
-                result = jax.device_get(_diarize(self.model, self.params, *together, content=to_animate))
+                result = jax.device_get(hear_rows(self.model, self.params, *together, content=to_animate))
                 for place, (row, number, window) in enumerate(batch):
                     frames = axes.num_speech_frames(window.stop - window.start)
                     parts = (None if part is None else np.asarray(part[place, :frames]) for part in result)

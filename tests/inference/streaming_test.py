@@ -10,7 +10,8 @@ import pytest
 from sedtalker_jax import axes
 from sedtalker_jax.emotion import EmotionTrack
 from sedtalker_jax.errors import UserError
-from sedtalker_jax.inference.pipeline import SEDTalker, animate_rows
+from sedtalker_jax.inference.pipeline import SEDTalker
+from sedtalker_jax.inference.programs import animate_rows
 from sedtalker_jax.inference.streaming import join_overlapping
 from sedtalker_jax.inference.windows import split
 from sedtalker_jax.models.diarizer import DiarizerConfig

@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from sedtalker_jax import axes
-from sedtalker_jax.inference.pipeline import SEDTalker, animate_rows
+from sedtalker_jax.inference.pipeline import SEDTalker
+from sedtalker_jax.inference.programs import animate_rows
 from sedtalker_jax.models.emotion_condition import EmotionCondition, class_normal_projection
 
 BATCH_SIZE = 16
