@@ -29,7 +29,7 @@ from sedtalker_jax.data.joins import JoinConfig
 from sedtalker_jax.data.mixing import open_records
 from sedtalker_jax.data.pipeline import JoinedExamples, PipelineConfig, TrainBatches, pad_batch
 from sedtalker_jax.emotion.labels import CANONICAL
-from sedtalker_jax.errors import UserError
+from sedtalker_jax.errors import exit_code
 
 GOAL = 300.0
 """Times real time per core."""
@@ -150,20 +150,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--batch-size", type=int, default=16, help="examples in a batch (default: %(default)s)")
     parser.add_argument("--json", metavar="FILE", help="also write the numbers here")
     flags = parser.parse_args(arguments)
+    return exit_code(lambda: report(flags))
+
+
+def report(flags: argparse.Namespace) -> None:
+    """Measures, prints, and writes the JSON if asked for."""
     config = PipelineConfig(
         batch_size=flags.batch_size,
         max_seconds=12.0,
         bucket_seconds=(3.0, 6.0, 9.0, 12.0),
         joins=JoinConfig(augment=AugmentConfig()),
     )
-    try:
-        with tempfile.TemporaryDirectory() as temporary:
-            if not flags.records:
-                write_corpus(Path(temporary))
-            found = run(flags.records or [temporary], flags.batches, config)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    with tempfile.TemporaryDirectory() as temporary:
+        if not flags.records:
+            write_corpus(Path(temporary))
+        found = run(flags.records or [temporary], flags.batches, config)
     found["machine"] = f"{platform.machine()}, Python {platform.python_version()}, numpy {np.__version__}"
     for name, value in found["times_real_time"].items():
         print(f"{name:9s} {value:9.0f} x real time per core")
@@ -172,7 +173,6 @@ def main(arguments: list[str] | None = None) -> int:
     )
     if flags.json:
         records.write_json(flags.json, found)
-    return 0
 
 
 if __name__ == "__main__":

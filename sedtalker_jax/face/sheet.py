@@ -16,7 +16,7 @@ import numpy as np
 
 from sedtalker_jax.emotion.formats import replace_when_complete
 from sedtalker_jax.emotion.labels import ACTIVE
-from sedtalker_jax.errors import UserError
+from sedtalker_jax.errors import UserError, exit_code
 from sedtalker_jax.face.articulation import expression_weights
 from sedtalker_jax.face.colours import head_colours
 from sedtalker_jax.face.head import HeadSpec, make_head
@@ -76,14 +76,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--palette", type=int, default=0, help="reduce to this many colours, for a smaller file")
     options = parser.parse_args(arguments)
     seeds = options.seeds or range(10, 10 + options.heads)
-    try:
+
+    def run():
         picture = contact_sheet(seeds, options.intensities, options.size)
         save_picture(options.out, picture, options.palette or None)
-    except UserError as error:
-        print(f"sheet: {error}", file=sys.stderr)
-        return 2
-    print(f"{options.out}: {len(seeds)} heads x {len(ACTIVE) + 1} emotions x {len(options.intensities)} intensities")
-    return 0
+        print(f"{options.out}: {len(seeds)} heads x {len(ACTIVE) + 1} emotions x {len(options.intensities)} intensities")
+
+    return exit_code(run)
 
 
 if __name__ == "__main__":

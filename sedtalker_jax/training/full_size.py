@@ -22,6 +22,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sedtalker_jax.errors import UserError, exit_code
+
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
@@ -150,6 +152,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=1, help="rows (default: %(default)s)")
     parser.add_argument("--frames", type=int, default=100, help="animation frames of a clip (default: %(default)s)")
     options = parser.parse_args(arguments)
+    return exit_code(lambda: report(options))
+
+
+def report(options: argparse.Namespace) -> None:
+    """Prints the parameters, and of the joint step what was asked for.
+
+    Raises:
+      UserError: no compiler for the target on this machine.
+    """
     if options.target:
         # The host needs no accelerator of its own, and the compilers read these when JAX first loads them.
         os.environ["JAX_PLATFORMS"] = "cpu"
@@ -175,10 +186,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             device = _absent_device(options.target)
         except RuntimeError as error:
-            print(f"error: no compiler for {options.target} here ({str(error).splitlines()[0]}); see --help", file=sys.stderr)
-            return 2
+            reason = str(error).splitlines()[0]
+            raise UserError(f"no compiler for {options.target} here ({reason}); see --help") from None
         _compile(step, shapes, batch, device, options.target)
-    return 0
 
 
 def _run(step: Any, create: Any, shapes: Any, batch: Any) -> None:

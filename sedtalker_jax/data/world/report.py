@@ -24,7 +24,7 @@ from sedtalker_jax.data.world.pool import WorldPool
 from sedtalker_jax.data.world.rules import SPLITS, Rules, load_rules
 from sedtalker_jax.data.world.timeline import frame_truth
 from sedtalker_jax.emotion.labels import ACTIVE, CANONICAL, COLOURS
-from sedtalker_jax.errors import UserError
+from sedtalker_jax.errors import UserError, exit_code
 from sedtalker_jax.face.rig import NUM_WEIGHTS
 
 
@@ -307,16 +307,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--videos", type=int, default=3, help="clips to render; 0: no faces at all (default: %(default)s)")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     flags = parser.parse_args(arguments)
-    try:
+
+    def run():
         report = make_report(
             load_rules(flags.rules), flags.out, flags.workers, flags.takes, flags.clips, flags.videos, not flags.quiet
         )
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(_markdown(report))
-    print(f"written to {flags.out}: report.md, report.json and pictures", file=sys.stderr)
-    return 0
+        print(_markdown(report))
+        print(f"written to {flags.out}: report.md, report.json and pictures", file=sys.stderr)
+
+    return exit_code(run)
 
 
 if __name__ == "__main__":
