@@ -208,8 +208,10 @@ class Experiment:
         edited = len(self.pipeline.track_shares) > EDITED_TRACK and bool(self.pipeline.track_shares[EDITED_TRACK])
         if ("consistency" in terms or edited) and (self.codec is None or self.model_config.diarizer is None):
             raise UserError("loss.consistency and edited tracks need a diarizer and faces; set both to 0 in this config")
-        if edited and "consistency" not in terms:
-            raise UserError("the fourth of pipeline.track_shares has no other loss than loss.consistency, which is 0")
+        if edited and not (self.config.loss.get("consistency") or self.config.loss.get("lip_closure")):
+            raise UserError(
+                "the fourth of pipeline.track_shares has no losses but loss.consistency and loss.lip_closure, which are 0"
+            )
         readers: dict[str, FrozenReader] = {}
         for term in terms if self.codec is not None else ():
             path = workdir / reader_file(term)

@@ -12,7 +12,6 @@ import numpy as np
 import optax
 
 from sedtalker_jax.models.sedtalker import SEDTalkerModel
-from sedtalker_jax.models.track_source import EDITED_TRACK
 from sedtalker_jax.randomness import example_keys, fold
 from sedtalker_jax.training.motion_losses import MOTION_TERMS, FaceLossConstants, motion_sums, motion_weights
 from sedtalker_jax.training.motion_readers import READER_TERMS, FrozenReader, reader_sums, reader_weights
@@ -106,7 +105,7 @@ class JointObjective:
             if self._has_levels(part):
                 weights["levels"] = jnp.sum(part["level"] >= 0).astype(jnp.float32)
         if "face" in batch:
-            weights.update(motion_weights(_with_truth(batch["face"]), self.face))
+            weights.update(motion_weights(batch["face"], self.face))
             weights.update(reader_weights(batch["face"], self.readers))
         parts = (self.model.config.diarizer, self.model.config.animator)
         if any("E" in part.backbone.pattern for part in parts if part is not None and part.backbone is not None):
@@ -129,7 +128,7 @@ class JointObjective:
             if "levels" in outputs:
                 sums["levels"] = self._level_sum(batch["speech"], outputs["levels"])
         if "face" in batch:
-            sums.update(motion_sums(_with_truth(batch["face"]), outputs["motion"], self.face))
+            sums.update(motion_sums(batch["face"], outputs["motion"], self.face))
             sums.update(reader_sums(batch["face"], outputs["motion"], outputs["activation"], self.readers))
         sums["moe_balance"] = sum((jnp.sum(x) for x in jax.tree.leaves(sown)), start=jnp.zeros(()))
         return sums
@@ -165,8 +164,3 @@ class JointObjective:
         entropy = optax.sigmoid_binary_cross_entropy(logits, (level > threshold).astype(logits.dtype))
         # The mean over a scale's thresholds, so that a scale of many levels weighs no more than one of two.
         return jnp.sum(jnp.where(counted, entropy / jnp.maximum(num_levels - 1, 1), 0.0))
-
-
-def _with_truth(part: Mapping[str, jax.Array]) -> Mapping[str, jax.Array]:
-    """A face part in which rows with an edited emotion count no frames: nobody recorded how they should move."""
-    return {**part, "num_frames": jnp.where(part["track_source"] == EDITED_TRACK, 0, part["num_frames"])}

@@ -3,6 +3,9 @@
 For an error d of normalised coefficients, the sum of squared vertex errors over a region is d^T G d with
 G = diag(std) B B^T diag(std), B the basis rows restricted to the region. Differences in time and the vector between the two
 lips are linear in the coefficients too, so every term here is such a quadratic form over some of the frames.
+
+Nobody recorded how a face with an edited emotion should move, so rows of that kind count for nothing, with one exception: lips
+meet for p, b and m whatever the face feels, so lip_closure judges them too.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sedtalker_jax.data.face_codec import FaceCodec
+from sedtalker_jax.models.track_source import EDITED_TRACK
 
 MOTION_TERMS: Mapping[str, tuple[str, int]] = {
     "vertices": ("face", 0),
@@ -62,10 +66,12 @@ class FaceLossConstants:
 
 
 def _frames(part: Mapping[str, Any], name: str, length: int) -> jax.Array:
-    """[B, length - order] weight of every difference: 1 where all of its frames are real, and the lips shut for lip_closure."""
+    """[B, length - order] whether a difference counts: all of its frames are real, and the lips shut for lip_closure."""
     valid = jnp.arange(length)[None, :] < part["num_frames"][:, None]
     if name == "lip_closure":
         valid &= part["lips_closed"][:, :length]
+    elif "track_source" in part:
+        valid &= (part["track_source"] != EDITED_TRACK)[:, None]
     return valid[:, MOTION_TERMS[name][1] :]
 
 
@@ -73,7 +79,7 @@ def motion_weights(part: Mapping[str, Any], constants: FaceLossConstants) -> dic
     """Denominators: how many frames, or differences of frames, each term is a sum over.
 
     Args:
-      part: the face part of a batch.
+      part: the face part of a batch; without track_source no emotion in it is edited.
       constants: of the terms in use.
     """
     length = part["motion"].shape[1]

@@ -43,7 +43,7 @@ def test_every_variant_fits_its_dataclasses(name, arg):
     joins = {stream.parts: stream.pipeline.joins for stream in streams}
     if name == "diarizer":
         assert joins["speech",].one_event == (arg == "speechbrain")
-    # Edited rows have no other loss than the consistency of motion and emotion.
+    # Edited rows are judged by the consistency of motion and emotion, or by closed lips.
     edited = [stream.pipeline.track_shares[EDITED_TRACK:] for stream in streams if "face" in stream.parts]
     assert any(edited) == bool(config.loss.get("consistency")) == (name == "editemotalk")
     if not config.model.get("pretrained"):
