@@ -21,17 +21,22 @@ def full(batch, length):
     return jnp.ones((batch, length), bool)
 
 
+def initialised(model, x, seed=1):
+    """Its parameters and its compiled forward pass."""
+    return jax.jit(model.init)(jax.random.key(seed), x, full(*x.shape[:2])), jax.jit(model.apply)
+
+
 @pytest.mark.parametrize("pattern", ["M", "E", "A", "G", "MEA"])
 @pytest.mark.parametrize("causal", [False, True])
 def test_a_clip_alone_equals_the_clip_in_a_padded_batch(pattern, causal):
     model = Backbone(BackboneConfig(pattern=pattern, causal=causal, **SMALL))
     alone = random(1, 13, 16)
-    params = model.init(jax.random.key(1), alone, full(1, 13))
-    expected = model.apply(params, alone, full(1, 13))
+    params, apply = initialised(model, alone)
+    expected = apply(params, alone, full(1, 13))
     garbage = 1e3 * random(1, 8, 16, seed=2)
     batch = jnp.concatenate([jnp.concatenate([alone, garbage], axis=1), random(1, 21, 16, seed=3)])
     mask = full(2, 21).at[0, 13:].set(False)
-    found = model.apply(params, batch, mask)[:1, :13]
+    found = apply(params, batch, mask)[:1, :13]
     np.testing.assert_allclose(found, expected, atol=2e-6)
 
 
@@ -39,9 +44,9 @@ def test_a_clip_alone_equals_the_clip_in_a_padded_batch(pattern, causal):
 def test_causal_blocks_do_not_see_the_future(pattern):
     model = Backbone(BackboneConfig(pattern=pattern, causal=True, **SMALL))
     x = random(1, 12, 16)
-    params = model.init(jax.random.key(1), x, full(1, 12))
+    params, apply = initialised(model, x)
     later = x.at[:, 7:].add(1.0)
-    before, after = (model.apply(params, value, full(1, 12)) for value in (x, later))
+    before, after = (apply(params, value, full(1, 12)) for value in (x, later))
     np.testing.assert_array_equal(before[:, :7], after[:, :7])
     assert float(jnp.abs(before[:, 7:] - after[:, 7:]).max()) > 1e-3
 
@@ -50,8 +55,8 @@ def test_causal_blocks_do_not_see_the_future(pattern):
 def test_bidirectional_blocks_see_both_sides(pattern):
     model = Backbone(BackboneConfig(pattern=pattern, **SMALL))
     x = random(1, 12, 16)
-    params = model.init(jax.random.key(1), x, full(1, 12))
-    moved = model.apply(params, x.at[:, 6].add(1.0), full(1, 12)) - model.apply(params, x, full(1, 12))
+    params, apply = initialised(model, x)
+    moved = apply(params, x.at[:, 6].add(1.0), full(1, 12)) - apply(params, x, full(1, 12))
     change = jnp.abs(moved).max(axis=(0, 2))
     assert float(change[:6].max()) > 1e-4 and float(change[7:].max()) > 1e-4
 
@@ -59,8 +64,8 @@ def test_bidirectional_blocks_see_both_sides(pattern):
 def test_windowed_attention_reaches_no_further_than_its_window():
     model = Attention(16, 4, 2, window=2)
     x = random(1, 12, 16)
-    params = model.init(jax.random.key(1), x, full(1, 12))
-    moved = model.apply(params, x.at[:, 6].add(1.0), full(1, 12)) - model.apply(params, x, full(1, 12))
+    params, apply = initialised(model, x)
+    moved = apply(params, x.at[:, 6].add(1.0), full(1, 12)) - apply(params, x, full(1, 12))
     change = np.asarray(jnp.abs(moved).max(axis=(0, 2)))
     assert np.all(change[[4, 5, 6, 7, 8]] > 0) and np.all(change[[0, 1, 2, 3, 9, 10, 11]] == 0)
 
@@ -92,16 +97,17 @@ def test_learned_rotary_positions_start_as_fixed_ones_on_the_full_width():
 def test_experts_outside_the_top_k_do_not_matter_and_gates_sum_to_one():
     x, mask = random(1, 5, 16), full(1, 5)
     model = MixtureOfExperts(16, 8, num_experts=4, top_k=1)
-    params = model.init(jax.random.key(0), x, mask)["params"]
+    variables, apply = initialised(model, x, seed=0)
+    params = variables["params"]
     chosen = np.argmax(np.asarray(x[0] @ params["router"]), axis=-1)
-    whole = model.apply({"params": params}, x, mask)
+    whole = apply({"params": params}, x, mask)
     for t in range(5):
         alone = jax.tree.map(lambda p: p, params)
         for name in ("gate", "up", "out"):
             keep = np.zeros((4, 1, 1), np.float32)
             keep[chosen[t]] = 1.0
             alone[name] = params[name] * keep
-        np.testing.assert_allclose(model.apply({"params": alone}, x, mask)[0, t], whole[0, t], atol=1e-6)
+        np.testing.assert_allclose(apply({"params": alone}, x, mask)[0, t], whole[0, t], atol=1e-6)
 
 
 def test_balance_loss_is_one_for_even_load_and_ignores_padding():
@@ -129,7 +135,8 @@ def test_an_unknown_block_letter_is_named():
 def test_recurrent_units_agree_with_the_equations_written_out():
     model, L, D = GRUMixer(6, bidirectional=True), 5, 6
     x, mask = random(1, L, D), full(1, L)
-    params = model.init(jax.random.key(3), x, mask)["params"]
+    variables, apply = initialised(model, x, seed=3)
+    params = variables["params"]
 
     def run(cell, steps):
         weights = jax.tree.map(lambda p: np.asarray(p, np.float64), cell)
@@ -148,4 +155,4 @@ def test_recurrent_units_agree_with_the_equations_written_out():
 
     states = [run(params["forward_cell"], range(L)), run(params["backward_cell"], reversed(range(L)))]
     expected = np.concatenate(states, axis=1) @ np.asarray(params["out_proj"]["kernel"])
-    np.testing.assert_allclose(model.apply({"params": params}, x, mask)[0], expected, atol=1e-5)
+    np.testing.assert_allclose(apply(variables, x, mask)[0], expected, atol=1e-5)

@@ -69,7 +69,7 @@ def edited_batch():
 
 @functools.cache
 def only_consistency():
-    """Gradient of the consistency term alone, on a batch with every track source."""
+    """The consistency term alone, on a batch with every track source: its gradient, and (sums, weights) of validation."""
     model = tiny_model(dropout=0.0, scan="reference")
     batch = edited_batch()
     params = random_params(model, batch)
@@ -79,7 +79,8 @@ def only_consistency():
     )
     alone = {name: float(name == "consistency") for name in objective.scales}
     objective.scales = alone
-    return model, params, batch, objective, jax.jit(functools.partial(gradients, objective=objective))
+    validation = jax.jit(lambda params, batch: (objective.validation_sums(params, batch), objective.weights(batch)))
+    return params, batch, jax.jit(functools.partial(gradients, objective=objective)), validation
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -98,46 +99,44 @@ def test_a_small_reader_tells_every_emotion_of_motion_that_it_has_not_seen(seed)
 
 
 def test_the_loss_moves_the_animator_and_leaves_the_emotion_that_it_is_told_alone():
-    _, params, batch, _, gradient_of = only_consistency()
+    params, batch, gradient_of, _ = only_consistency()
     gradient, terms = gradient_of(params, batch, 0)
     assert float(terms["consistency"]) > 0
-    size = {name: float(optax.tree.norm(tree)) for name, tree in gradient.items()}
+    size = {name: max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(tree)) for name, tree in gradient.items()}
     assert size["animator"] > 0
     assert size["diarizer"] == size["emotion_layers"] == 0
 
 
 def test_edited_rows_have_no_truth_and_true_tracks_no_consistency():
-    _, params, batch, objective, gradient_of = only_consistency()
+    params, batch, _, validation = only_consistency()
     frames = batch["face"]["num_frames"]
-    weights = objective.weights(batch)
+    first, weights = validation(params, batch)
     assert float(weights["consistency"]) == frames[2] + frames[3]
     assert float(weights["vertices"]) == frames[:3].sum()
-    sums = jax.jit(objective.validation_sums)
     moved = {**batch, "face": {**batch["face"], "motion": batch["face"]["motion"] + np.eye(4)[3][:, None, None]}}
-    first, second = sums(params, batch), sums(params, moved)
+    second, _ = validation(params, moved)
     for name in ("vertices", "lips", "velocity", "consistency"):
         np.testing.assert_allclose(float(first[name]), float(second[name]), rtol=1e-6)
     further = {**batch, "face": {**batch["face"], "edit_margin": np.full(4, 9.0, np.float32)}}
-    assert float(sums(params, further)["consistency"]) != float(first["consistency"])
+    assert float(validation(params, further)[0]["consistency"]) != float(first["consistency"])
 
 
 def test_validation_says_nothing_of_a_term_that_judged_no_frame():
-    _, params, batch, objective, _ = only_consistency()
+    params, batch, _, validation = only_consistency()
     true_track = {**batch, "face": {**batch["face"], "track_source": np.full(4, TRUE_TRACK, np.int32)}}
 
     def validate(*batches):
-        sums = jax.jit(lambda params, batch: (objective.validation_sums(params, batch), objective.weights(batch)))
-        run = types.SimpleNamespace(_valid_batches=batches, _validation_sums=sums)
+        run = types.SimpleNamespace(_valid_batches=batches, _validation_sums=validation)
         return Experiment.validate(run, types.SimpleNamespace(ema_params=params, frozen=None))
 
     both, one = validate(true_track, batch), validate(true_track)
     assert set(both) - set(one) == {"consistency"} and both["consistency"] > 0
-    sums, weights = objective.validation_sums(params, batch), objective.weights(batch)
+    sums, weights = validation(params, batch)
     assert both["consistency"] == pytest.approx(float(sums["consistency"] / weights["consistency"]), rel=1e-5)
 
 
 def test_neither_the_state_nor_a_checkpoint_holds_the_reader():
-    model, params, _, _, _ = only_consistency()
+    params, *_ = only_consistency()
     assert set(params) == {"encoder", "emotion_layers", "diarizer", "content_layers", "animator"}
     state = TrainState.create(params, optax.sgd(0.1))
     names = {jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)}
