@@ -35,7 +35,8 @@ def get_config(arg: str = "joint") -> ConfigDict:
     elif kind == "diarizer":
         config.data.speech = records
         config.model.animator = None
-        config.loss.update(vertices=0.0, lips=0.0, upper_face=0.0, velocity=0.0, upper_face_velocity=0.0)
+        face_terms = ("vertices", "lips", "upper_face", "velocity", "upper_face_velocity", "upper_face_acceleration", "lip_closure")
+        config.loss.update({name: 0.0 for name in face_terms})
     else:
         config.data.face = records
         config.model.diarizer = None

@@ -80,8 +80,8 @@ def base() -> ConfigDict:
         dict(
             condition_width=64,
             frame_stacking=2,
-            # 0.3 s and 0.1 s at 30 fps: without these and upper_face_acceleration the upper face trembles.
-            condition_reach=9,
+            # 0.1 s at 30 fps: without these and upper_face_acceleration the upper face trembles.
+            condition_reach=3,
             motion_reach=3,
             backbone=dict(pattern="MAM", width=96, state_size=8, num_heads=4, num_kv_heads=2, dropout=0.05),
         )
@@ -101,7 +101,7 @@ def base() -> ConfigDict:
             upper_face_velocity=0.3,
             acceleration=0.0,
             upper_face_acceleration=0.05,
-            lip_closure=0.0,
+            lip_closure=1.0,
             shown_emotion=0.0,
             lip_reading=0.0,
             moe_balance=0.01,

@@ -143,10 +143,27 @@ class FaceCodec:
         """
         if self.lip_points is None:
             return np.zeros(len(coefficients), bool)
+        return self.lip_opening(template, coefficients) < CLOSED_WITHIN_M
+
+    def lip_opening(self, template: VerticesArray, coefficients: Float[np.ndarray, "F R"]) -> Float[np.ndarray, " F"]:
+        """How much further apart than in the template the inner lips are, in metres; of a topology whose lip points are known.
+
+        Args:
+          template: the face at rest, whose mouth is shut.
+          coefficients: motion in metres, not normalised.
+        """
         upper, lower = self.lip_points
         rest = np.asarray(template[upper] - template[lower], np.float64)
         gap = rest + coefficients.astype(np.float64) @ self._lip_gap()
-        return np.linalg.norm(gap, axis=-1) < np.linalg.norm(rest) + CLOSED_WITHIN_M
+        return np.linalg.norm(gap, axis=-1) - np.linalg.norm(rest)
+
+    def without_lip_gap(self, change: Float[np.ndarray, "F R"]) -> Float[np.ndarray, "F R"]:
+        """The nearest changes of normalised motion that leave the vector between the inner lips as it is.
+
+        Nearest in units of the training motion's spread: what is taken away is how training faces shut their lips.
+        """
+        gap = self._lip_gap() * self.motion_std[:, None].astype(np.float64)
+        return (change - change @ gap @ np.linalg.pinv(gap)).astype(change.dtype)
 
     def gram_lip_gap(self) -> Float[np.ndarray, "R R"]:
         """As `gram`, of the vector between the inner lips instead of vertices.

@@ -9,6 +9,9 @@ faded into the motion as heard: it is entirely the edited one where an edit acts
 
 An animator trained under a squared error understates what it can't be sure of. As guidance does in generative models, an edit's
 change of the motion is taken `expression_gain` times, a number measured on faces that training did not see.
+
+Lips meet for p, b and m whatever a face feels. Where they are shut as heard, an edit keeps the vector between them, and moves
+the rest of the face.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from tqdm import tqdm
 
 from sedtalker_jax import axes
 from sedtalker_jax.axes import WaveformArray
+from sedtalker_jax.data.face_codec import CLOSED_WITHIN_M, FaceCodec
 from sedtalker_jax.emotion import EditDictionary, EditSchedule, EmotionTrack
 from sedtalker_jax.emotion.editing import EditResult, segment_embeddings
 from sedtalker_jax.emotion.labels import ACTIVE, NEUTRAL
@@ -52,6 +56,9 @@ twice an animator should be trained further instead."""
 REACH_S = 0.2
 """Seconds after an edit's last frame (fades included) over which the face returns to what it is without the edit. With the
 default fade of 0.1 s an edit of [a, b] leaves the face alone outside [a - 0.3, b + 0.3] s."""
+
+SHUT_WITHIN_M, FREE_FROM_M = CLOSED_WITHIN_M, 3 * CLOSED_WITHIN_M
+"""Openings of the lips as heard up to which an edit does not part them, and from which it moves them freely."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -170,10 +177,28 @@ def edited_motion(
     if unedited is None:
         unedited = model.motion(waveform, model.activations(edited.heard, len(waveform)), face, heard=edited.heard_windows)
     change = np.float32(model.edit_dictionary.expression_gain) * (moved - unedited)
+    change = keep_lips_shut(model.codec, face, unedited, change)
     if reach is None:
         return unedited + change
     weight = edited.weight_at(np.arange(len(moved)) / model.fps, reach)[:, None].astype(moved.dtype)
     return np.where(weight > 0, unedited + weight * change, unedited)
+
+
+def keep_lips_shut(
+    codec: FaceCodec, face: FaceTemplate, unedited: Float[np.ndarray, "F R"], change: Float[np.ndarray, "F R"]
+) -> Float[np.ndarray, "F R"]:
+    """A change of motion that parts no lips that are shut: whole from FREE_FROM_M of opening on, less and less below it.
+
+    Args:
+      codec: of the model; on a topology whose lip points are not known the change stays as it is.
+      face: the face that moves.
+      unedited, change: normalised motion, and what is to be added to it.
+    """
+    if codec.lip_points is None:
+        return change
+    opening = codec.lip_opening(face.vertices, unedited * codec.motion_std + codec.motion_mean)
+    freedom = np.clip((opening - SHUT_WITHIN_M) / (FREE_FROM_M - SHUT_WITHIN_M), 0.0, 1.0)[:, None].astype(change.dtype)
+    return freedom * change + (1 - freedom) * codec.without_lip_gap(change)
 
 
 def animate_edited(
