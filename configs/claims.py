@@ -35,8 +35,8 @@ def get_config(arg: str = "joint") -> ConfigDict:
     elif kind == "diarizer":
         config.data.speech = records
         config.model.animator = None
-        face_terms = ("vertices", "lips", "upper_face", "velocity", "upper_face_velocity", "upper_face_acceleration", "lip_closure")
-        config.loss.update({name: 0.0 for name in face_terms})
+        config.loss.update(dict.fromkeys(("vertices", "lips", "upper_face", "velocity", "lip_closure"), 0.0))
+        config.loss.update(upper_face_velocity=0.0, upper_face_acceleration=0.0)
     else:
         config.data.face = records
         config.model.diarizer = None
