@@ -39,6 +39,29 @@ class _StopRequest:
         signal.signal(signal.SIGTERM, self._previous)
 
 
+class _Timed:
+    """Batches, and for how many seconds they were waited for since the last call of `take`."""
+
+    def __init__(self, batches: Iterator):
+        self._batches, self._waited = batches, 0.0
+
+    def __next__(self):
+        start = time.perf_counter()
+        try:
+            return next(self._batches)
+        finally:
+            self._waited += time.perf_counter() - start
+
+    def take(self) -> float:
+        waited, self._waited = self._waited, 0.0
+        return waited
+
+    def close(self):
+        close = getattr(self._batches, "close", None)
+        if close is not None:
+            close()
+
+
 def train(experiment: Experiment, workdir: str) -> dict[str, float]:
     """Trains until `experiment.num_steps`, resuming from workdir's newest checkpoint if there is one.
 
@@ -78,7 +101,7 @@ def train(experiment: Experiment, workdir: str) -> dict[str, float]:
             # A run that goes on has no scores yet; one that has ended keeps the card that evaluation wrote.
             directories = list(dict.fromkeys(path for stream in experiment.streams for path in stream.directories))
             write_run_card(workdir, experiment.meta, directories, num_steps)
-        batches = experiment.train_batches(next_batch, next_batch + num_steps - first)
+        batches = _Timed(experiment.train_batches(next_batch, next_batch + num_steps - first))
         bar = tqdm(total=num_steps, initial=first, desc="train", unit="step", disable=not is_first, mininterval=2.0)
         with MetricsWriter(workdir, first, enabled=is_first) as writer, bar:
             last = _run(experiment, checkpointer, writer, bar, step_fn, state, shardings, batches, first, stop)
@@ -93,7 +116,7 @@ def _run(
     step_fn: Any,
     state: TrainState,
     shardings: Any,
-    batches: Iterator,
+    batches: _Timed,
     first: int,
     stop: _StopRequest,
 ) -> dict[str, float]:
@@ -122,19 +145,17 @@ def _run(
             state, metrics = step_fn(state, batch)
         # The previous step's numbers are ready by the time this step is queued, so logging never stalls the device.
         if pending is not None:
-            clock, logged_step, last = _log(experiment, writer, bar, pending, clock, logged_step, last)
+            clock, logged_step, last = _log(experiment, writer, bar, pending, batches, clock, logged_step, last)
         pending = (step, metrics)
         step += 1
         bar.update(1)
     if pending is not None:
-        _log(experiment, writer, bar, pending, clock, logged_step, last, force=True)
-    close = getattr(batches, "close", None)
-    if close is not None:
-        close()
+        _log(experiment, writer, bar, pending, batches, clock, logged_step, last, force=True)
+    batches.close()
     return last | {"stopped_early": float(stopping and step < experiment.num_steps)}
 
 
-def _log(experiment, writer, bar, pending, clock, logged_step, last, *, force=False):
+def _log(experiment, writer, bar, pending, batches, clock, logged_step, last, *, force=False):
     step, metrics = pending
     if step % experiment.log_every and not force:
         return clock, logged_step, last
@@ -144,6 +165,8 @@ def _log(experiment, writer, bar, pending, clock, logged_step, last, *, force=Fa
     values["train/learning_rate"] = float(np.asarray(experiment.schedule(step)))
     values["perf/steps_per_second"] = steps / elapsed
     values["perf/examples_per_second"] = steps * experiment.pipeline.batch_size / elapsed
+    # An upper bound of what data cost: the device may have had steps to run while the next batch was waited for.
+    values["perf/data_wait_share"] = batches.take() / elapsed
     writer.write(step, values)
     bar.set_postfix(loss=f"{values['train/loss/total']:.4f}", refresh=False)
     return time.perf_counter(), step, last | values
