@@ -4,8 +4,8 @@
     python -m kernels.aot --target h200                   in an environment with jax[cuda13] and absl-py (make aot-gpu)
 
 Columns: bytes of arguments and results, temporary bytes in device memory, registers and spilled bytes per thread and
-shared memory (GPU) or VLIW bundles of the innermost loops and of a block outside them (TPU), and the least time that
-memory, special functions and float32 issue allow. A kernel that does not compile shows the compiler's message, and the exit
+shared memory (GPU) or vector memory and VLIW bundles of a grid step (TPU), and the least time that memory, special functions
+and float32 issue allow. A kernel that does not compile shows the compiler's message, and the exit
 code is 1. libtpu is under licence terms of its own, so no other part of this project needs it.
 """
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import os
 import re
 import subprocess
@@ -21,8 +22,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-_BUNDLE = r"^\s*(?:0x)?[0-9a-f]+\s+(?:\w\w)?:\s*"
-"""How a line of a TPU schedule begins: address and label; then one `>` per loop that it is in."""
+_BUNDLE = re.compile(r"\s*(?:0x)?[0-9a-f]+\s+(\w\w)?:\s*(>*)\s*\{(.*)")
+"""A line of a TPU schedule: address, label, one `>` per loop that it is in, operations."""
+_EXIT_TEST = re.compile(r"scmp\.ge\S* (\(\S+\), )?%\S+, (\d+) +/\* loop exit test")
+"""The end of a loop of a fixed number of turns; the test of the loop round it is made at its end, on condition."""
 
 TPU_TOPOLOGIES = {"v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
 ROOFLINE_NAMES = {"v5e": "TPU v5e", "v5p": "TPU v5p", "v6e": "TPU v6e", "h200": "NVIDIA H200"}
@@ -82,7 +85,10 @@ def _prepare_environment(gpu: bool, dumps: Path) -> None:
         os.environ["MOSAIC_GPU_DUMP_PTX_TO"] = os.environ["MOSAIC_GPU_DUMP_TO"] = str(dumps)
     else:
         os.environ["TPU_SKIP_MDS_QUERY"] = "1"
-        os.environ["LIBTPU_INIT_ARGS"] = f"--xla_jf_dump_to={dumps} --xla_jf_dump_llo_text=true"
+        # "final" keeps the allocations and the last schedule of seventy passes.
+        os.environ["LIBTPU_INIT_ARGS"] = (
+            f"--xla_jf_dump_to={dumps} --xla_jf_dump_llo_text=true --xla_jf_dump_llo_pass_label_regex=final"
+        )
 
 
 def _compile_all(target: str, args, dumps: Path) -> list[dict]:
@@ -123,7 +129,7 @@ def _compile_all(target: str, args, dumps: Path) -> list[dict]:
                     row["output_MiB"] = memory.output_size_in_bytes / 2**20
                     row["temporary_MiB"] = memory.temp_size_in_bytes / 2**20
                     fresh = sorted(set(dumps.rglob("*")) - before)
-                    row |= _gpu_resources(fresh) if target == "h200" else _tpu_bundles(fresh)
+                    row |= _gpu_resources(fresh) if target == "h200" else _tpu_resources(fresh)
                 rows.append(row)
                 _print(row)
     return rows
@@ -143,39 +149,67 @@ def _function(spec, mode: str, implementation: str | None):
     return forward if mode == "forward" else jax.grad(lambda arrays: jnp.sum(forward(arrays).astype(jnp.float32)))
 
 
-def _tpu_bundles(files: list[Path]) -> dict:
-    """Per kernel, from the final schedule: bundles of one turn of each innermost loop, in program order, and the bundles of a
-    grid step outside loops (state, copies). How many time steps a turn has is in `pallas_tpu.layout.Kernel`."""
+def _tpu_resources(files: list[Path]) -> dict:
+    """Per kernel: MiB of vector memory, the loops of a grid step as `innermost_loops` and its bundles outside them."""
     found = {}
     for path in files:
-        match = re.search(r"(selective_scan_(?:fwd|bwd))\S*final_bundles.txt", path.name)
-        if match and "schedule" not in path.name:
-            text = path.read_text()
-            found[match.group(1)] = {
-                "loops": innermost_loops(text),
-                "per_block": len(re.findall(_BUNDLE + r">\s*\{", text, re.M)),
-            }
-    return {"bundles": found}
+        match = re.search(r"(selective_scan_(?:fwd|bwd))\S*-\d+-(final_bundles|pre-finalize)", path.name)
+        if match:
+            kernel, text = found.setdefault(match.group(1), {}), path.read_text()
+            if match.group(2) == "final_bundles":
+                kernel["loops"], kernel["outside"] = innermost_loops(text)
+            else:
+                kernel["vector_memory_MiB"] = round(vector_memory(text) / 2**20, 1)
+    return {"kernels": found}
 
 
-def innermost_loops(text: str) -> list[int]:
-    """Lengths in bundles of the loops without a loop inside, of a dump whose lines read `0x1e LB: >> {` or `0x1f : >> {`.
+def vector_memory(text: str) -> int:
+    """Bytes of scratch and of blocks with their second copies, from the list of allocations of a TPU kernel."""
+    return sum(int(size, 16) for size in re.findall(r"space=vmem, size = (0x[0-9a-f]+), scoped", text))
 
-    The number of `>` is the depth. A loop begins at LB and holds the following bundles of at least its depth.
+
+def innermost_loops(text: str) -> tuple[list[list[int | None]], int]:
+    """([turns, bundles of a turn] of each innermost loop, bundles of a grid step outside them) of a schedule.
+
+    Loops are in program order, with the turns of all the loops round them but the grid's; None where a number of turns is
+    computed by the kernel. The grid's loop is the one outermost loop; a grid of one step has none. A loop begins at a line
+    labelled LB and holds the following bundles of at least its depth, empty ones aside, which show no depth.
     """
-    lengths, depth, count, inner = [], 0, 0, False
+    open_loops, done, outside = [], [], 0
     for line in text.splitlines():
-        match = re.match(r"\s*(?:0x)?[0-9a-f]+\s+(\w\w)?:\s*(>*)\s*\{", line)
+        match = _BUNDLE.match(line)
         if not match:
             continue
-        here = len(match.group(2))
-        if match.group(1) == "LB":
-            depth, count, inner = here, 0, True
-        elif inner and here < depth:
-            lengths.append(count)
-            inner = False
-        count += 1
-    return lengths
+        label, depth, operations = match.group(1), len(match.group(2)), match.group(3)
+        if label == "LB":
+            open_loops = open_loops[: depth - 1]
+            open_loops.append({"bundles": 0, "turns": None, "parents": list(open_loops), "inner": True})
+            for parent in open_loops[:-1]:
+                parent["inner"] = False
+            done.append(open_loops[-1])
+        elif not operations.startswith("}"):
+            open_loops = open_loops[:depth]
+        if open_loops:
+            open_loops[-1]["bundles"] += 1
+            for of_outer, turns in _EXIT_TEST.findall(operations):
+                open_loops[-2 if of_outer else -1]["turns"] = int(turns)
+        else:
+            outside += 1
+    outermost = [loop for loop in done if not loop["parents"]]
+    if len(outermost) == 1 and not outermost[0]["inner"]:
+        outside, outermost[0]["turns"] = 0, 1
+    loops = []
+    for loop in done:
+        turns = _product([x["turns"] for x in (*loop["parents"], loop)])
+        if loop["inner"]:
+            loops.append([turns, loop["bundles"]])
+        else:
+            outside += (turns or 1) * loop["bundles"]
+    return loops, outside
+
+
+def _product(numbers: list[int | None]) -> int | None:
+    return None if None in numbers else math.prod(numbers)
 
 
 def _gpu_resources(files: list[Path]) -> dict:
@@ -216,10 +250,9 @@ def _print(row: dict) -> None:
     if "error" in row:
         print(f"{head} FAILS  {row['error'].splitlines()[0][:300]}", flush=True)
         return
-    resources = row.get("bundles") or row.get("kernels") or {}
     print(
         f"{head} compiles  in+out {row['argument_MiB'] + row['output_MiB']:.1f} MiB  temporary {row['temporary_MiB']:.1f} MiB"
-        f"  at least {row['bound_ms']:.3f} ms ({row['bound_by']})  {resources}",
+        f"  at least {row['bound_ms']:.3f} ms ({row['bound_by']})  {row['kernels']}",
         flush=True,
     )
 

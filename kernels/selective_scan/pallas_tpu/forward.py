@@ -1,25 +1,27 @@
-"""The forward kernel on TPU. An instance advances S x 128 channels of one example through a block of up to 256 steps.
+"""The forward kernel on TPU. An instance advances S x 128 channels of one example through a block of up to 640 steps.
 
 Grid (B, blocks, channel tiles), in sequence: the channel tiles of a block share its splats, and the state of all channels stays
-in VMEM. The state that enters each chunk is
-written out for the backward pass.
+in VMEM. The state that enters each chunk is written out for the backward pass.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
 from kernels.selective_scan.arguments import ScanArgs, ScanOptions
 from kernels.selective_scan.pallas_tpu import layout
-from kernels.selective_scan.pallas_tpu.layout import LANES, Kernel, Plan
+from kernels.selective_scan.pallas_tpu.layout import LANES, SUBLANES, Kernel, Plan
 
-STEPS_LIMIT = 512
+STEPS_LIMIT = 640
+# Of the 64 MiB: splats, step-wise scratch, and the blocks with their second copies.
+MEMORY_LIMIT = 44 * 2**20
 
 
-def _kernel(*refs, names, plan: Plan):
+def _kernel(*refs, names, plan: Plan, chunk: int):
     k = Kernel(plan, dict(zip(names, refs, strict=True)))
     r, states, tile = k.refs, range(plan.state), k.channel_tile
     D, bias = k.channel("D"), k.channel("delta_bias")
@@ -37,25 +39,30 @@ def _kernel(*refs, names, plan: Plan):
 
     def step(t, numbers, h):
         keep, delta_t, x_t = numbers.keep(), k.step("active", t)[...], k.step("inflow", t)[...]
-        y_t, following = None, []
-        for n in states:
-            h_n = k.decay(delta_t, n, keep) * h[n] + numbers.to_state(n) * x_t
-            read = numbers.from_state(n) * h_n
-            y_t = read if y_t is None else y_t + read
-            following.append(h_n)
-        k.step("readout", t)[...] = y_t
-        return tuple(following)
+        following = tuple(k.decay(delta_t, n, keep) * h[n] + numbers.to_state(n) * x_t for n in states)
+        reads = [numbers.from_state(n) * following[n] for n in states]
+        # Sums of four: a chain of all would be the longest path of the step.
+        while len(reads) > 1:
+            reads = [functools.reduce(jnp.add, reads[i : i + 4]) for i in range(0, len(reads), 4)]
+        k.step("readout", t)[...] = reads[0]
+        return following
 
     pieces = r["entering"].shape[1]
-    groups = plan.groups // pieces
+    together = _together(chunk)
+    needed = -(-plan.length // together)
+    before = layout.chunk_order(plan, plan.reverse)(pl.program_id(1)) * (plan.steps // together)
 
-    def chunk(j, h):
+    def advance(j, h):
         j = pieces - 1 - j if plan.reverse else j
         for n in states:
             r["entering"][0, j, n, 0] = h[n]
-        return k.walk(j * groups, groups, step, h, plan.reverse, together=16)
+        turns = chunk // together
+        if needed * together < plan.chunks * pieces * chunk:
+            # Nothing but padding lies behind the last step.
+            turns = jnp.clip(needed - before - j * turns, 0, turns)
+        return k.walk(j * chunk, turns, together, step, h, plan.reverse)
 
-    h = layout.loop(pieces, chunk, tuple(r["final"][0, n, tile] for n in states))
+    h = layout.loop(pieces, advance, tuple(r["final"][0, n, tile] for n in states))
     for n in states:
         r["final"][0, n, tile] = h[n]
 
@@ -71,12 +78,29 @@ def _kernel(*refs, names, plan: Plan):
     k.for_groups(finish)
 
 
+def _together(chunk: int) -> int:
+    """Steps of the recurrence that are written out."""
+    return 2 * SUBLANES if chunk % (2 * SUBLANES) == 0 else SUBLANES
+
+
+def _blocks(plan: Plan) -> tuple[Plan, int]:
+    """The plan with several chunks per grid step, and how many: setting up a step's copies costs as much as eight steps."""
+    numbers, rows = 2 * plan.width + plan.flags, 3 * (plan.rows + 1) + 8 * plan.rows
+    limit = min(STEPS_LIMIT, MEMORY_LIMIT // (4 * LANES * (numbers + rows)))
+    together = _together(plan.steps)
+    needed = -(-plan.length // together) * together
+    if needed > limit:
+        pieces = max(m for m in range(1, plan.chunks + 1) if plan.chunks % m == 0 and m * plan.steps <= limit or m == 1)
+        return dataclasses.replace(plan, steps=plan.steps * pieces, chunks=plan.chunks // pieces), pieces
+    # One block, no longer than it must be for loops of many groups (see `groups_together`).
+    groups = min(range(needed // SUBLANES, plan.groups * plan.chunks + 1), key=lambda g: g + 2 * g // layout.groups_together(g))
+    return dataclasses.replace(plan, steps=groups * SUBLANES, chunks=1), plan.chunks
+
+
 def forward(args: ScanArgs, options: ScanOptions):
     """y [B, L, E], final state [B, E, N], states entering the chunks [B, L / chunk, N, E]."""
-    plan = layout.make_plan(args, options)
-    # Several chunks per grid step: setting up a step's copies costs as much as eight steps of the scan.
-    pieces = max(m for m in (1, 2, 4) if plan.chunks % m == 0 and m * plan.steps <= STEPS_LIMIT or m == 1)
-    plan = dataclasses.replace(plan, steps=plan.steps * pieces, chunks=plan.chunks // pieces)
+    by_chunk = layout.make_plan(args, options)
+    plan, pieces = _blocks(by_chunk)
     order = layout.chunk_order(plan, plan.reverse)
     inputs, specs = layout.operands(args, options, plan, order)
     inputs["initial_state"] = layout.tiled_channels(jnp.swapaxes(args.initial_state, 1, 2), plan)
@@ -89,7 +113,8 @@ def forward(args: ScanArgs, options: ScanOptions):
         "entering": (entering, jnp.float32, layout.entering_spec(plan, order, pieces)),
     }
     scratch = plan.splats | {"active": plan.stepwise, "inflow": plan.stepwise, "readout": plan.stepwise}
-    out = layout.call(_kernel, plan, inputs, specs, outputs, scratch, options.config.interpret, "selective_scan_fwd")
+    kernel = functools.partial(_kernel, chunk=by_chunk.steps)
+    out = layout.call(kernel, plan, inputs, specs, outputs, scratch, options.config.interpret, "selective_scan_fwd")
     final = jnp.swapaxes(layout.untiled_channels(out["final"], plan), 1, 2)
     y = layout.untiled_steps(out["y"], plan).astype(args.u.dtype)
     return y, final, layout.untiled_channels(out["entering"], plan)

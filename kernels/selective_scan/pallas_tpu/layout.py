@@ -8,10 +8,10 @@ What concerns each element of [B, L, E] alone (softplus, delta u, skip, gate) is
 before and after the recurrence. The recurrence takes the channels of one step, every eighth row of the tiles: a store with a
 stride puts them together.
 
-B_t[n] and C_t[n] must fill a register each. The matrix unit, idle otherwise, copies them along the lanes: a step's numbers, as
-three bfloat16 parts that add up to the float32 exactly, times a diagonal of ones, times a matrix of ones. The results of the
-following eight steps take the places of the eight under way, one step after another. A step loads a number with a broadcast
-over sublanes, which takes no arithmetic slot.
+B_t[n] and C_t[n] must fill a register each. Two units that are idle otherwise copy them along the lanes, in the loop before the
+recurrence: B the permute unit, C the matrix unit, as three bfloat16 parts that add up to the float32 exactly, times a matrix
+for each state that has ones in the rows of its parts. A step loads a number with a broadcast over sublanes, which takes no
+arithmetic slot.
 """
 
 from __future__ import annotations
@@ -32,11 +32,21 @@ SUBLANES = 8
 MAX_STATE = 64
 # The recomputed states of a chunk are the largest buffer; this leaves room for the blocks and their second copies.
 STATES_LIMIT = 8 * 2**20
+# A loop of more groups is too long a program to compile in reasonable time.
+GROUPS_LIMIT = 40
 
 
-def loop(count: int, body, carry):
-    """carry after body(0, carry), ..., body(count - 1, carry); the index is 32 bits wide in double precision too."""
-    return jax.lax.fori_loop(np.int32(0), np.int32(count), body, carry)
+def loop(count, body, carry):
+    """carry after body(0, carry), ..., body(count - 1, carry); the index is 32 bits wide in double precision too.
+
+    count: an int, or an int32 that the kernel computes.
+    """
+    return jax.lax.fori_loop(np.int32(0), np.int32(count) if isinstance(count, int) else count, body, carry)
+
+
+def groups_together(groups: int) -> int:
+    """How many groups of eight steps to write out: the largest divisor that keeps the program short."""
+    return max(m for m in range(1, GROUPS_LIMIT + 1) if groups % m == 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,17 +88,9 @@ class Plan:
         return pltpu.VMEM((self.steps * (self.rows + 1), LANES), jnp.float32)
 
     @property
-    def registers(self):
-        """Scratch for a register per state."""
-        return pltpu.VMEM((self.state, self.rows, LANES), jnp.float32)
-
-    @property
     def splats(self):
-        """Scratch by name for the numbers of each step, one row of equal lanes each."""
-        return {
-            "splats": pltpu.VMEM((self.state + self.flags, self.steps, LANES), jnp.float32),
-            "splats_C": pltpu.VMEM((self.steps * self.width, LANES), jnp.float32),
-        }
+        """Scratch by name for the numbers of each step, one row of equal lanes each: C, B, `1 - keep` if flags."""
+        return {"splats": pltpu.VMEM((2 * self.state + self.flags, self.steps, LANES), jnp.float32)}
 
     @property
     def padded_length(self) -> int:
@@ -168,21 +170,27 @@ def untiled_channels(x, plan: Plan):
 
 
 def _per_step(args: ScanArgs, plan: Plan):
-    """Side by side, in float32: B; if a step can be special, `1 - keep` and `valid`; C in `parts` parts of `width` numbers.
+    """Side by side, in float32: C in `parts` parts of `width` numbers; B; if a step can be special, `1 - keep` and `valid`.
 
     The parts of a number have eight bits each, which bfloat16 holds, and add up to the float32.
     """
     ones = jnp.ones((plan.batch, plan.length), jnp.float32)
-    columns = [args.B.astype(jnp.float32)]
-    if plan.flags:
-        columns.append((1.0 - (ones if args.keep is None else args.keep))[..., None])
-        columns.append((ones if args.valid is None else args.valid)[..., None])
-    rest = jnp.pad(args.C.astype(jnp.float32), ((0, 0), (0, 0), (0, plan.width - plan.state)))
+    columns, rest = [], jnp.pad(args.C.astype(jnp.float32), ((0, 0), (0, 0), (0, plan.width - plan.state)))
     for _ in range(plan.parts):
         columns.append(jax.lax.reduce_precision(rest, exponent_bits=8, mantissa_bits=7))
         rest = rest - columns[-1]
+    columns.append(args.B.astype(jnp.float32))
+    if plan.flags:
+        columns.append((1.0 - (ones if args.keep is None else args.keep))[..., None])
+        columns.append((ones if args.valid is None else args.valid)[..., None])
     # Padded with zeros: not valid, nothing cut.
     return jnp.pad(jnp.concatenate(columns, axis=-1), ((0, 0), (0, plan.padded_length - plan.length), (0, 0)))
+
+
+def _selectors(plan: Plan):
+    """[N x parts x width, 128]: times the parts of C of a step, the rows of state n give C_t[n] in all lanes."""
+    part = np.arange(plan.parts * plan.width) % plan.width
+    return jnp.asarray(np.repeat((part == np.arange(plan.state)[:, None]).reshape(-1, 1), LANES, axis=1), jnp.float32)
 
 
 def step_spec(plan: Plan, order) -> pl.BlockSpec:
@@ -212,12 +220,14 @@ def operands(args: ScanArgs, options: ScanOptions, plan: Plan, order):
         "u": tiled_steps(args.u, plan),
         "delta": tiled_steps(args.delta, plan, delta_padding(args, options) or 0.0),
         "A": tiled_channels(args.A.T * LOG2_E, plan),
+        "selectors": _selectors(plan),
     }
     specs = {
         "per_step": pl.BlockSpec((1, plan.steps, values["per_step"].shape[-1]), lambda b, c, r: (b, order(c), 0)),
         "u": step_spec(plan, order),
         "delta": step_spec(plan, order),
         "A": pl.BlockSpec(values["A"].shape, lambda b, c, r: (0, 0, 0, 0)),
+        "selectors": pl.BlockSpec(values["selectors"].shape, lambda b, c, r: (0, 0)),
     }
     for name in ("D", "delta_bias"):
         if getattr(args, name) is not None:
@@ -250,7 +260,6 @@ class Kernel:
 
     def __init__(self, plan: Plan, refs: dict):
         self.plan, self.refs, self.channel_tile = plan, refs, pl.program_id(2)
-        self.A2 = [refs["A"][n, self.channel_tile] for n in range(plan.state)]
 
     def tile(self, name, group):
         """The tiles [S, 8, 128] of eight steps in float32."""
@@ -266,7 +275,8 @@ class Kernel:
         """[1, 8, 128]: whether each of eight steps counts; None where all do."""
         if not self.plan.flags:
             return None
-        column = self.refs["per_step"][0, pl.ds(group * SUBLANES, SUBLANES), pl.ds(self.plan.state + 1, 1)]
+        here, column = pl.ds(group * SUBLANES, SUBLANES), self.plan.parts * self.plan.width + self.plan.state + 1
+        column = self.refs["per_step"][0, here, pl.ds(column, 1)]
         return jnp.broadcast_to(column, (SUBLANES, LANES))[None]
 
     def delta(self, group, bias):
@@ -299,9 +309,10 @@ class Kernel:
     def for_groups(self, body, carry=(), first=None):
         """carry = body(group, carry) for each group of eight steps; `first(group, count)` for `count` groups together.
 
-        Several groups are written out, so that latencies overlap.
+        Many groups are written out: filling and draining the pipelines of the matrix and permute units costs as much as
+        sixteen steps' work, each time.
         """
-        count = next(m for m in (8, 4, 2, 1) if self.plan.groups % m == 0)
+        count = groups_together(self.plan.groups)
 
         def some(k, carry):
             if first is not None:
@@ -313,7 +324,7 @@ class Kernel:
         return loop(self.plan.groups // count, some, carry)
 
     def prepare(self, body):
-        """body(group) for each group of eight steps, and once for all channel tiles the splats."""
+        """body(group) for each group of eight steps, once for all channel tiles the splats; then loads A for the recurrence."""
 
         def one(group, carry):
             body(group)
@@ -331,37 +342,36 @@ class Kernel:
             def _():
                 self.for_groups(one)
 
+        # Not before: the loops above need the registers.
+        self.A2 = [self.refs["A"][n, self.channel_tile] for n in range(self.plan.state)]
+
     def _splat(self, group, count: int):
         """Puts the numbers of `count` groups of eight steps along all lanes."""
-        plan, steps = self.plan, count * SUBLANES
-        here = pl.ds(group * SUBLANES, steps)
-        columns = self.refs["per_step"].shape[-1]
-        column, row = (jax.lax.broadcasted_iota(jnp.int32, (plan.width, columns), axis) for axis in (1, 0))
-        offset = column - (plan.state + 2 * plan.flags)
-        diagonal = jnp.where((offset >= 0) & (jax.lax.rem(offset, np.int32(plan.width)) == row), 1.0, 0.0)
-        left = [self.refs["per_step"][0, pl.ds(group * SUBLANES + i, 1), :] * diagonal for i in range(steps)]
-        # One pass in bfloat16: both factors are bfloat16 numbers already.
-        self.refs["splats_C"][pl.ds(group * SUBLANES * plan.width, steps * plan.width), :] = jnp.dot(
-            jnp.concatenate(left),
-            jnp.ones((columns, LANES), jnp.float32),
-            precision=jax.lax.Precision.DEFAULT,
-            preferred_element_type=jnp.float32,
-        )
+        plan, here = self.plan, pl.ds(group * SUBLANES, count * SUBLANES)
+        size = plan.parts * plan.width
         for k in range(plan.state + plan.flags):
-            self.refs["splats"][k, here] = jnp.broadcast_to(self.refs["per_step"][0, here, pl.ds(k, 1)], (steps, LANES))
+            column = self.refs["per_step"][0, here, pl.ds(size + k, 1)]
+            self.refs["splats"][plan.state + k, here] = jnp.broadcast_to(column, (count * SUBLANES, LANES))
+        for n in range(plan.state):
+            self.refs["splats"][n, here] = jnp.dot(
+                self.refs["per_step"][0, here, pl.ds(0, size)],
+                self.refs["selectors"][pl.ds(n * size, size), :],
+                # One pass in bfloat16: both factors are bfloat16 numbers already.
+                precision=jax.lax.Precision.DEFAULT,
+                preferred_element_type=jnp.float32,
+            )
 
-    def walk(self, first, groups: int, step, carry, descending: bool, together: int = SUBLANES):
-        """carry = step(t, numbers, carry) for the steps of `groups` groups from `first` on, `together` of them written out."""
-        together = together if groups * SUBLANES % together == 0 else SUBLANES
+    def walk(self, first, turns, together: int, step, carry, descending: bool):
+        """carry = step(t, numbers, carry) for `turns` x `together` steps from `first` on, `together` of them written out."""
 
         def body(k, carry):
             for i in range(together):
                 t = k * together + i
-                t = (first + groups) * SUBLANES - 1 - t if descending else first * SUBLANES + t
+                t = first + turns * together - 1 - t if descending else first + t
                 carry = step(t, Numbers(self.plan, self.refs, t), carry)
             return carry
 
-        return loop(groups * SUBLANES // together, body, carry)
+        return loop(turns, body, carry)
 
     def decay(self, delta, n, keep):
         decay = jnp.exp2(delta * self.A2[n])
@@ -385,16 +395,15 @@ class Numbers:
 
     def to_state(self, n):
         """B_t[n]."""
-        return self._get(n)
+        return self._get(self.plan.state + n)
 
     def from_state(self, n):
         """C_t[n]."""
-        row = self.refs["splats_C"][pl.ds(self.t * self.plan.width + n, 1), :]
-        return jnp.broadcast_to(row, (self.plan.rows, LANES))
+        return self._get(n)
 
     def keep(self):
         """0 where the incoming state is discarded, else 1; None where that never happens."""
-        return 1.0 - self._get(self.plan.state) if self.plan.flags else None
+        return 1.0 - self._get(2 * self.plan.state) if self.plan.flags else None
 
 
 def call(kernel, plan: Plan, inputs, input_specs, outputs, scratch, interpret, name):

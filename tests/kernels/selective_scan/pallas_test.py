@@ -5,6 +5,7 @@ jax 0.11.2 on.
 """
 
 import dataclasses
+import importlib
 
 import jax
 import jax.numpy as jnp
@@ -83,6 +84,18 @@ def test_forward_and_backward_equal_the_chunked_form(name, spec):
         from jax._src.pallas.mosaic.interpret import interpret_pallas_call as interpreter
 
         assert not interpreter.races.races_found
+
+
+@pytest.mark.parametrize(("reverse", "limit"), [(False, 640), (True, 24)], ids=["one_block", "two_blocks_reverse"])
+def test_blocks_of_several_chunks_end_with_the_last_step(monkeypatch, reverse, limit):
+    # 38 steps are two chunks of 19, which take 24 places each: the recurrence has to stop after 40 of 48.
+    monkeypatch.setattr(importlib.import_module("kernels.selective_scan.pallas_tpu.forward"), "STEPS_LIMIT", limit)
+    spec = ArgSpec("chunks", 1, 38, 20, 2, reset=True, reverse=reverse)
+    args, options, _, _ = _call(spec, ScanConfig(interpret=_interpreters("pallas_tpu")))
+    options = dataclasses.replace(options, chunk=balanced_chunk(38, 20))
+    y, final, _ = chunked.forward(args, options, loop_over_batch=True)
+    got = pallas_tpu.forward(args, options)
+    _assert_same({"y": got[0], "final": got[1]}, {"y": y, "final": final}, "float32")
 
 
 @needs_gpu_interpreter
