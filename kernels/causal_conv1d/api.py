@@ -89,7 +89,7 @@ def causal_conv1d_step(state, x, weight, bias=None, *, activation: str | None = 
         state = jnp.where(reset[:, None, None], 0, state).astype(state.dtype)
     dtype = jnp.promote_types(jnp.promote_types(x.dtype, weight.dtype), jnp.float32)
     window = jnp.concatenate([state, x[:, None].astype(state.dtype)], axis=1)
-    y = jnp.einsum("bwe,we->be", window.astype(dtype), weight.astype(dtype))
+    y = jnp.einsum("bwe,we->be", window.astype(dtype), weight.astype(dtype), precision=jax.lax.Precision.HIGHEST)
     y = _finish(y, bias, activation, None if mask is None else mask[:, None])
     following = window[:, 1:]
     if mask is not None:

@@ -26,8 +26,6 @@ class ScanConfig:
     Attributes:
       chunk: steps between two saved states (and the length of a recomputed stretch in the backward pass). The default
         is the longest balanced chunk of at most 64 steps.
-      unroll: steps of the inner loop written out.
-      channel_tile: channels of one kernel instance (pallas_gpu: 128 per warpgroup; pallas_tpu: 1024 per register row).
       time_splits: number of pieces of L scanned at the same time (two passes; pays when B x E is small).
       interpret: run a Pallas kernel in an interpreter on the CPU. `True`, or the parameters of the interpreter.
       batch_axes, channel_axes: names of the mesh axes over which B and E are split under an Auto mesh. By default axes
@@ -35,8 +33,6 @@ class ScanConfig:
     """
 
     chunk: int | None = None
-    unroll: int | None = None
-    channel_tile: int | None = None
     time_splits: int | None = None
     interpret: object = None
     batch_axes: tuple[str, ...] | None = None

@@ -31,5 +31,7 @@ def scan(args: ScanArgs, options: ScanOptions) -> tuple[jax.Array, jax.Array]:
         return later[0] * earlier[0], later[0] * earlier[1] + later[1]
 
     _, h = jax.lax.associative_scan(compose, (decay, inputs), reverse=options.reverse, axis=1)
-    y = finish_output(jnp.einsum("blen,bln->ble", h, args.C.astype(dtype)), args.u, args.D, args.z, valid)
+    y = finish_output(
+        jnp.einsum("blen,bln->ble", h, args.C.astype(dtype), precision=jax.lax.Precision.HIGHEST), args.u, args.D, args.z, valid
+    )
     return y.astype(args.u.dtype), h[:, 0 if options.reverse else -1]

@@ -33,7 +33,7 @@ def torch_available() -> bool:
 
 
 def torch_scan(arrays: dict, options: dict):
-    """A PyTorch CPU scan over time. Returns (run_forward, run_forward_and_backward), functions without arguments."""
+    """A PyTorch CPU scan over time. Returns (run_forward, run_forward_and_backward), functions of the number of calls."""
     import torch
 
     tensors = {k: torch.tensor(np.asarray(v, np.float32), requires_grad=True) for k, v in arrays.items()}
@@ -54,14 +54,16 @@ def torch_scan(arrays: dict, options: dict):
             y = y + t["D"] * t["u"]
         return y * torch.nn.functional.silu(t["z"]) if "z" in t else y
 
-    def only_forward():
+    def only_forward(calls):
         with torch.no_grad():
-            forward()
+            for _ in range(calls):
+                forward()
 
-    def both():
-        for t in tensors.values():
-            t.grad = None
-        forward().sum().backward()
+    def both(calls):
+        for _ in range(calls):
+            for t in tensors.values():
+                t.grad = None
+            forward().sum().backward()
 
     return only_forward, both
 
@@ -70,7 +72,7 @@ def mamba_ssm_scan(arrays: dict, options: dict, dtype: str):
     """mamba_ssm's CUDA kernel, called without its Python package, or None where it cannot be had.
 
     Its extension `selective_scan_cuda` wants [B, E, L]; the arrays are laid out so beforehand, and that is not timed.
-    Returns (run_forward, run_forward_and_backward); both end with a device synchronisation.
+    Returns (run_forward, run_forward_and_backward), functions of the number of calls that end with a synchronisation.
     """
     if importlib.util.find_spec("selective_scan_cuda") is None or not torch_available():
         return None
@@ -96,13 +98,16 @@ def mamba_ssm_scan(arrays: dict, options: dict, dtype: str):
     def forward():
         return selective_scan_cuda.fwd(u, delta, A, B, C, D, z, bias, softplus)
 
-    def only_forward():
-        forward()
+    def only_forward(calls):
+        for _ in range(calls):
+            forward()
         torch.cuda.synchronize()
 
-    def both():
-        out, x, *_ = forward()
-        selective_scan_cuda.bwd(u, delta, A, B, C, D, z, bias, dy, x, out if z is not None else None, None, softplus, False)
+    def both(calls):
+        for _ in range(calls):
+            out, x, *_ = forward()
+            saved = out if z is not None else None
+            selective_scan_cuda.bwd(u, delta, A, B, C, D, z, bias, dy, x, saved, None, softplus, False)
         torch.cuda.synchronize()
 
     return only_forward, both

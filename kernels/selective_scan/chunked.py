@@ -77,7 +77,7 @@ def _decay(delta_t, keep_t, A):
 def _contract_states(C_t, h):
     """sum_n C_t[g, n] h[g, n, e]. Of one example as a matrix-vector product, which XLA's CPU compiler does far better."""
     if h.shape[0] == 1:
-        return jnp.einsum("n,ne->e", C_t[0], h[0])[None]
+        return jnp.einsum("n,ne->e", C_t[0], h[0], precision=jax.lax.Precision.HIGHEST)[None]
     return jnp.sum(h * C_t[:, :, None], axis=1)
 
 
@@ -154,17 +154,17 @@ def _backward_one(args: ScanArgs, entering, dy, dfinal, options: ScanOptions) ->
             after = jnp.concatenate([last[None], before[:-1]])
         else:
             after = jnp.concatenate([before[1:], last[None]])
-        y = jnp.einsum("kn,kne->ke", C, after)
+        y = jnp.einsum("kn,kne->ke", C, after, precision=jax.lax.Precision.HIGHEST)
         _, epilogue_vjp = jax.vjp(epilogue, y, c["u"], args.D, c["z"])
         gy, du_skip, dD_chunk, dz = epilogue_vjp(dy)
-        dC = jnp.einsum("kne,ke->kn", after, gy)
+        dC = jnp.einsum("kne,ke->kn", after, gy, precision=jax.lax.Precision.HIGHEST)
 
         def adjoint(carry, t):
             g, dA = carry
             delta_t, x_t, B_t, C_t, keep_t, gy_t, before_t = t
             g = g + C_t[:, None] * gy_t
-            dB_t = jnp.einsum("ne,e->n", g, x_t)
-            dx_t = jnp.einsum("n,ne->e", B_t, g)
+            dB_t = jnp.einsum("ne,e->n", g, x_t, precision=jax.lax.Precision.HIGHEST)
+            dx_t = jnp.einsum("n,ne->e", B_t, g, precision=jax.lax.Precision.HIGHEST)
             g = g * _decay(delta_t, keep_t, A)
             q = g * before_t
             return (g, dA + q * delta_t), (dB_t, dx_t, jnp.sum(q * A, axis=0))

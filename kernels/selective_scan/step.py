@@ -50,6 +50,6 @@ def selective_scan_step(
     if reset is not None:
         decay = jnp.where(reset[:, None, None], 0, decay)
     state = decay * state + (delta * u.astype(dtype))[:, :, None] * B.astype(dtype)[:, None, :]
-    y = jnp.einsum("ben,bn->be", state, C.astype(dtype))
+    y = jnp.einsum("ben,bn->be", state, C.astype(dtype), precision=jax.lax.Precision.HIGHEST)
     y = finish_output(y, u, D, z, None if mask is None else mask[:, None])
     return y.astype(u.dtype), state.astype(dtype)

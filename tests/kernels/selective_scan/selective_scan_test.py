@@ -227,6 +227,21 @@ def test_backward_never_stores_the_states():
     assert temporary < 0.6 * 2 * 512 * 256 * 16 * 4
 
 
+@pytest.mark.parametrize("implementation", ["chunked", "associative"])
+def test_products_are_not_rounded_where_devices_round_by_default(implementation):
+    # Both accelerators multiply float32 matrices in fewer bits unless told otherwise.
+    arrays, options = ArgSpec("lowered", 2, 24, 8, 4).abstract()
+    scan = jax.grad(lambda a: jnp.sum(selective_scan(**a, **options, implementation=implementation)))
+    now = {k: jax.ShapeDtypeStruct((2, v.shape[2]), v.dtype) if len(v.shape) == 3 else v for k, v in arrays.items()}
+    state = jax.ShapeDtypeStruct((2, 8, 4), jnp.float32)
+    traced = (jax.jit(scan).trace(arrays), jax.jit(lambda h, a: selective_scan_step(h, **a)).trace(state, now))
+    texts = [x.lower(lowering_platforms=("cuda",)).as_text() for x in traced]
+    for text in texts:
+        products = [line for line in text.splitlines() if "dot_general" in line]
+        assert products
+        assert all("precision = [HIGHEST, HIGHEST]" in line for line in products)
+
+
 def test_empty_sequence_returns_the_state():
     arrays, options = ArgSpec("empty", 2, 0, 6, 3, initial_state=True).concrete()
     y, final = selective_scan(**arrays, **options, return_final_state=True)

@@ -1,0 +1,28 @@
+"""The autotuner times what differs, fastest first."""
+
+import pytest
+
+from kernels.selective_scan import ScanConfig, autotune
+from kernels.selective_scan.arg_specs import ArgSpec, named
+
+
+def test_candidates_fit_the_length_and_differ():
+    assert autotune.candidates(12) == [ScanConfig(chunk=32, time_splits=1)]
+    found = autotune.candidates(600)
+    assert len(set(found)) == len(found) == 11  # all but 128 steps in eight pieces
+    assert all(c.chunk * c.time_splits <= 600 for c in found)
+
+
+def test_the_fastest_comes_first(monkeypatch):
+    monkeypatch.setattr(autotune, "CHUNKS", (8, 16))
+    monkeypatch.setattr(autotune, "TIME_SPLITS", (1,))
+    found = autotune.autotune(named("tiny"), "chunked", backward=False, rounds=2)
+    assert {config.chunk for _, config in found} == {8}
+    found = autotune.autotune(ArgSpec("short", 1, 20, 4, 2), "chunked", backward=False, rounds=2)
+    assert {config.chunk for _, config in found} == {8, 16}
+    assert 0 < found[0][0] <= found[1][0]
+
+
+def test_no_candidate_that_runs_is_an_error():
+    with pytest.raises(ValueError, match="no configuration of pallas_tpu runs large"):
+        autotune.autotune(ArgSpec("large", 1, 8, 8, 80), "pallas_tpu")
