@@ -9,7 +9,18 @@ Variants: configs/editemotalk.py:paper has one emotion vector per utterance, as 
           (--config.model.content_pretrained=DIR), in our backbone. The embedding is the mean over the clip and all heads read
           it, so category, intensity and residual are the utterance's; recordings beyond twice config.pipeline.max_seconds have
           a vector for each window. The paper's emotion encoder, emotion2vec, is not of this encoder family: WavLM-base-plus
-          takes its place. Sizes, loss weights and data, which are not known of the paper, are ours.
+          takes its place, unless its vectors are given as a file. Sizes, loss weights and data, which are not known of the
+          paper, are ours.
+          :paper with --config.pipeline.embeddings=FILE.npz reads the emotion of every recording from that file, in training
+          and from evaluate.py: clip id -> one vector, of emotion2vec_base the 768 numbers "feats" that FunASR gives with
+          granularity="utterance". A linear map takes them to the embedding; no encoder of emotion is loaded or run. All
+          clips of all splits, voices and faces, need one; their ids, and their sound at 16 kHz, come from the records:
+
+              records = every_record(["records/ravdess", "records/crema_d", "records/emovoca"])  # sedtalker_jax.data.mixing
+              vectors = {record["id"]: emotion2vec(record["waveform"]) for record in records}
+              write_given_embeddings("emotion2vec.npz", vectors)  # sedtalker_jax.data.given_embeddings
+
+          `animate`, `diarize`, `edit` and `fit-style` then need the recording's own: --embedding FILE.npy.
           :smoke and :paper,smoke (a few steps of tiny encoders).
 Cost and metrics: not yet measured on real data. On the built-in world: the editing claims (docs/claims.md).
 """

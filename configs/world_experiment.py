@@ -33,6 +33,9 @@ def base() -> ConfigDict:
             # A file of emotion conditions by clip id that drive the faces instead of the records' own and the diarizer's
             # (sedtalker_jax.data.given_tracks); track_shares must then end in 0.
             tracks="",
+            # A file of one vector per clip by clip id that the diarizer reads instead of hearing the sound
+            # (sedtalker_jax.data.given_embeddings).
+            embeddings="",
             # "utterance" copies a clip's commonest label to all of its frames.
             label_granularity="frame",
             one_emotion_only=False,

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sedtalker_jax import comparison_cli, diarize_cli, editing_cli, study_cli, style_cli
+from sedtalker_jax.embedding_flag import add_embedding, given_embedding
 from sedtalker_jax.errors import UserError, exit_code
 from sedtalker_jax.outputs import ANIMATION_SUFFIXES, check_output, check_size, write_animation
 
@@ -70,6 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="training subject whose way of moving the face takes on (default: nobody's in particular)",
     )
     animate.add_argument("--style", metavar="FILE", help="way of moving that fit-style made, instead of a training subject's")
+    add_embedding(animate)
     animate.add_argument(
         "--size", type=int, default=512, help="height and width of the video's face in pixels (default: %(default)s)"
     )
@@ -153,12 +155,13 @@ def run_animate(arguments: argparse.Namespace) -> None:
     if arguments.subject and arguments.style:
         raise UserError("--subject and --style each say whose way of moving the face takes on; give one of them")
     check_size(arguments.size)
-    waveform = load_audio(arguments.audio)
+    waveform, embedding = load_audio(arguments.audio), given_embedding(arguments)
     duration = len(waveform) / 16_000
     model = SEDTalker.load(arguments.checkpoint)
     track = _given_track(arguments, model.labels, duration)
     subject = Style.load(arguments.style) if arguments.style else arguments.subject
-    animation = model.animate(waveform, track, template=arguments.template, subject=subject)
+    options = dict(template=arguments.template, subject=subject, given_embedding=embedding)
+    animation = model.animate(waveform, track, **options)
     for target in targets:
         write_animation(target, animation, waveform, size=arguments.size)
         print(f"{target}: {len(animation.vertices)} frames at {animation.fps:g} fps, {duration:.2f} s")

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from sedtalker_jax.embedding_flag import add_embedding, given_embedding
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.outputs import TRACK_SUFFIXES, check_output
 
@@ -47,6 +48,7 @@ def add_parser(commands) -> None:
         choices=("raw", "median", "minimum_duration", "viterbi", "total_variation"),
         help="how per-frame probabilities become segments (default: %(default)s)",
     )
+    add_embedding(diarize)
     diarize.add_argument("--per-frame", action="store_true", help="also write per-frame probabilities (.json)")
     diarize.add_argument("--overwrite", action="store_true", help="with --out-dir: redo files that exist already")
     diarize.add_argument(
@@ -70,6 +72,8 @@ def run_diarize(arguments: argparse.Namespace) -> None:
         raise UserError(f"--jobs must be at least 1, not {arguments.jobs}")
     if arguments.out and (len(files) > 1 or arguments.out_dir):
         raise UserError(f"--out names one file, but there are {len(files)} recordings; use --out-dir alone")
+    if arguments.embedding and arguments.out_dir:
+        raise UserError("--embedding is of one recording; diarize it without --out-dir")
     if len(files) > 1 and not arguments.out_dir:
         raise UserError(f"{len(files)} recordings need --out-dir")
     suffix = pathlib.Path(arguments.out).suffix if arguments.out else f".{arguments.format}"
@@ -120,8 +124,8 @@ def _diarize_one(file: pathlib.Path, arguments: argparse.Namespace, saving: dict
     from sedtalker_jax.speech import load_audio
 
     target = check_output(arguments.out, TRACK_SUFFIXES) if arguments.out else None
-    waveform = load_audio(file)
-    track = _load(arguments.checkpoint).diarize(waveform)
+    waveform, embedding = load_audio(file), given_embedding(arguments)
+    track = _load(arguments.checkpoint).diarize(waveform, given_embedding=embedding)
     if target is not None:
         track.save(target, name=file.stem, **saving)
         return

@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from sedtalker_jax.embedding_flag import add_embedding, given_embedding
 from sedtalker_jax.emotion.labels import CANONICAL
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.outputs import ANIMATION_SUFFIXES, TRACK_SUFFIXES, check_output, check_size, write_animation
@@ -90,6 +91,7 @@ def add_parser(commands) -> None:
     edit.add_argument("--sheet", metavar="FILE", help=".png: every emotion with alpha from -1 to 2, at the loudest moment")
     edit.add_argument("--plot", metavar="FILE", help=".png: the embedding space, its boundaries and the path of the edits")
     edit.add_argument("--template", metavar="FILE|NAME", help="face to animate, as for animate")
+    add_embedding(edit)
     edit.add_argument("--size", type=int, default=512, help="pixels of the video's face (default: %(default)s)")
 
 
@@ -161,11 +163,11 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError("nothing to make: give --out, --track-out, --sheet or --plot")
     if not schedule.edits and set(pictures) != {"sheet"}:
         raise UserError("no edit is given: name one, such as --happy 0.8, or a --schedule")
-    waveform = load_audio(arguments.audio)
+    waveform, embedding = load_audio(arguments.audio), given_embedding(arguments)
     model = SEDTalker.load(arguments.checkpoint)
     dictionary = model.edit_dictionary
     schedule = schedule.check(dictionary.labels, len(waveform) / 16_000)
-    edited = edit(model, waveform, schedule)
+    edited = edit(model, waveform, schedule, given_embedding=embedding)
     if line := edited.describe():
         print(line)
     if targets:
@@ -187,7 +189,7 @@ def run(arguments: argparse.Namespace) -> None:
         from sedtalker_jax.face.sheet import save_picture
         from sedtalker_jax.inference.editing_sheet import edit_sheet
 
-        picture, time = edit_sheet(model, waveform, template=arguments.template)
+        picture, time = edit_sheet(model, waveform, template=arguments.template, given_embedding=embedding)
         save_picture(pictures["sheet"], picture)
         print(f"{pictures['sheet']}: every emotion at {time:.2f} s")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from sedtalker_jax.embedding_flag import add_embedding, given_embedding
 from sedtalker_jax.outputs import check_output
 
 
@@ -20,6 +21,7 @@ def add_parser(commands) -> None:
     fit.add_argument("--motion", required=True, metavar="FILE", help="the face: .npy of vertices [F, V, 3] in metres or flat")
     fit.add_argument("--template", required=True, metavar="FILE", help="the face at rest: .ply or .obj of the model's topology")
     fit.add_argument("--track", metavar="FILE", help="what the face feels, as diarize writes it (default: what is heard)")
+    add_embedding(fit)
     fit.add_argument("--out", required=True, metavar="FILE", help=".npz")
     fit.set_defaults(run=run)
 
@@ -35,11 +37,12 @@ def run(arguments: argparse.Namespace) -> None:
     from sedtalker_jax.speech import load_audio
 
     target = check_output(arguments.out, (".npz",))
-    waveform = load_audio(arguments.audio)
+    waveform, embedding = load_audio(arguments.audio), given_embedding(arguments)
     model = SEDTalker.load(arguments.checkpoint)
     panel, _ = read_panel("capture", Path(arguments.motion), arguments.template, None, model.fps)
     duration = len(waveform) / 16_000
     track = EmotionTrack.load(arguments.track, labels=model.labels, duration=duration) if arguments.track else None
-    fit = fit_style(model, waveform, panel.vertices, model.template(arguments.template), track)
+    face = model.template(arguments.template)
+    fit = fit_style(model, waveform, panel.vertices, face, track, given_embedding=embedding)
     fit.style.save(target)
     print(f"{target}: squared vertex error on the capture's last third {fit.before:.4f} -> {fit.after:.4f}")

@@ -12,17 +12,14 @@ numpy only: data workers read it.
 
 from __future__ import annotations
 
-import functools
 import os
-import zipfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from sedtalker_jax.emotion.formats import replace_when_complete
+from sedtalker_jax.data.clip_arrays import clip_array, write_clip_arrays
 from sedtalker_jax.emotion.labels import ACTIVE
 from sedtalker_jax.errors import UserError
 
@@ -35,8 +32,7 @@ def write_given_tracks(path: str | os.PathLike, activations: Mapping[str, Float[
     """
     for clip, activation in activations.items():
         _check(np.asarray(activation), clip, path)
-    with replace_when_complete(Path(path)) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, **{clip: np.asarray(value, np.float16) for clip, value in activations.items()})
+    write_clip_arrays(path, {clip: np.asarray(value, np.float16) for clip, value in activations.items()})
 
 
 def given_track(path: str | os.PathLike, record: Mapping[str, Any], num_frames: int) -> Float[np.ndarray, "F K-1"]:
@@ -51,14 +47,8 @@ def given_track(path: str | os.PathLike, record: Mapping[str, Any], num_frames: 
       UserError: no or no readable file, no track for this clip, or one that is too short, has other columns than ACTIVE, or
         values outside [0, 1].
     """
-    tracks = _load(str(path), _changed(path))
     clip = record["id"]
-    if clip not in tracks:
-        known = next(iter(tracks), "none")
-        raise UserError(
-            f"{path}: no track for clip {clip} ({len(tracks)} others, such as {known}); add it, or choose other data"
-        )
-    activation = tracks[clip]
+    activation = clip_array(path, clip, "track")
     _check(activation, clip, path)
     if len(activation) < num_frames:
         raise UserError(
@@ -75,23 +65,3 @@ def _check(activation: np.ndarray, clip: str, path: str | os.PathLike) -> None:
         )
     if not (np.isfinite(activation).all() and activation.min(initial=0) >= 0 and activation.max(initial=0) <= 1):
         raise UserError(f"{path}: the track of clip {clip} has strengths outside [0, 1]")
-
-
-def _changed(path: str | os.PathLike) -> int:
-    try:
-        return os.stat(path).st_mtime_ns
-    except OSError as error:
-        raise UserError(
-            f"{path}: tracks can't be read ({error.strerror}); name a file in pipeline.tracks or leave it empty"
-        ) from error
-
-
-@functools.lru_cache(maxsize=4)
-def _load(path: str, changed: int) -> Mapping[str, np.ndarray]:
-    # `changed` is part of the key: a file that was written again is read again.
-    del changed
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            return {clip: stored[clip] for clip in stored.files}
-    except (OSError, ValueError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: no .npz file of tracks ({error}); write it with write_given_tracks") from error

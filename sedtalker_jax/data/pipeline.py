@@ -20,6 +20,7 @@ from sedtalker_jax import axes
 from sedtalker_jax.data.condition_noise import disturb
 from sedtalker_jax.data.cross_fade import CrossFader, FadeConfig
 from sedtalker_jax.data.face_codec import FaceCodec
+from sedtalker_jax.data.given_embeddings import check_clips
 from sedtalker_jax.data.given_tracks import given_track
 from sedtalker_jax.data.joins import JoinConfig, JoinSampler
 from sedtalker_jax.data.mixing import MixedReader
@@ -49,6 +50,9 @@ class PipelineConfig:
     tracks: .npz file of emotion conditions by clip id (data.given_tracks), which drive the faces in training, validation and
       scoring instead of the records' own activation and of the model's diarizer: tracks of another diarizer, for example, or
       of a person. The third and fourth of track_shares must then be 0. "" = none.
+    embeddings: .npz file of one vector per clip by clip id (data.given_embeddings), which the diarizer reads in training,
+      validation and scoring instead of hearing the sound; the model then holds no encoder and no layers for that. Not with
+      joins. "" = none.
     gain_db: range of the random gain of training audio, +/- this many dB.
     joins: emotion changes made on the fly from records of single utterances (data.joins); None reads records as they are.
       Joined batches also hold the ordinal levels.
@@ -68,6 +72,7 @@ class PipelineConfig:
     bucket_seconds: tuple[float, ...] = (4.0,)
     track_shares: tuple[float, ...] = (0.3, 0.3, 0.4)
     tracks: str = ""
+    embeddings: str = ""
     gain_db: float = 4.0
     joins: JoinConfig | None = None
     cross_fade: FadeConfig | None = None
@@ -88,6 +93,8 @@ class PipelineConfig:
             raise ValueError(f"track_shares={self.track_shares}: true, disturbed, predicted and, if wanted, edited")
         if self.tracks and any(self.track_shares[PREDICTED_TRACK:]):
             raise UserError(f"pipeline.track_shares={self.track_shares} must end in 0 with pipeline.tracks: one track per clip")
+        if self.embeddings and self.joins is not None:
+            raise UserError("pipeline.joins must be None with pipeline.embeddings: of joined utterances nobody gave a vector")
         if self.label_granularity not in ("frame", "utterance"):
             raise ValueError(f"label_granularity={self.label_granularity!r}: expected 'frame' or 'utterance'")
         if self.one_emotion_only and self.joins is not None:
@@ -147,6 +154,8 @@ class TrainBatches:
             self._joined = JoinedExamples(reader, labels, config)
             return
         index = reader.index()
+        if config.embeddings:
+            check_clips(config.embeddings, index.id)
         self._fader = None
         if config.cross_fade is not None and codec is not None:
             self._fader = CrossFader(index, codec.space, config.cross_fade)
@@ -252,7 +261,7 @@ def make_example(
     """One clip, cropped, with targets on its own frame grids.
 
     Args:
-      record: a decoded record.
+      record: a decoded record, which may hold a given_embedding (data.given_embeddings).
       codec: face codec, None for records without faces.
       labels: the model's emotions, "neutral" among them.
       config: sizes.
@@ -295,6 +304,8 @@ def make_example(
         boundary=boundary_targets(segments, axes.speech_frame_times(T) + start),
         seed=np.uint32(rng.integers(2**32)),
     )
+    if "given_embedding" in record:
+        example["given_embedding"] = record["given_embedding"]
     if config.levels or config.joins is not None:
         example["level"], example["level_scale"] = level_frames(record, frames, emotion)
     if codec is not None:
@@ -390,7 +401,8 @@ def pad_batch(examples: Sequence[Mapping[str, Any]], seconds: float, codec: Face
 
     Returns:
       {"speech": waveform [B, S], lengths [B], emotion [B, T] (-1 = unlabelled or padding), intensity [B, T], intensity_mask,
-      boundary, boundary_mask, seed [B], with joins or levels also level and level_scale [B, T]} and, with a codec,
+      boundary, boundary_mask, seed [B], with joins or levels also level and level_scale [B, T], with given embeddings also
+      given_embedding [B, C]} and, with a codec,
       {"face": motion [B, F, R], lips_closed [B, F], num_frames [B], fps [B], template_code [B, Q], activation [B, F, K-1],
       track_source [B], seed [B], with edited tracks also edit_target [B], edit_margin [B], edit_span [B, 2], and with a codec
       that knows subjects also subject [B]}; the face part has no waveform of its own.
@@ -422,6 +434,8 @@ def pad_batch(examples: Sequence[Mapping[str, Any]], seconds: float, codec: Face
             seed=seeds,
         )
     }
+    if "given_embedding" in examples[0]:
+        batch["speech"]["given_embedding"] = np.stack([example["given_embedding"] for example in examples])
     if "level" in examples[0]:
         batch["speech"] |= dict(level=padded("level", T, -1), level_scale=padded("level_scale", T, -1))
     if codec is not None:

@@ -96,9 +96,15 @@ def write_run_card(
     parts = [part for part in ("diarizer", "animator") if meta["model"].get(part)]
     facts: dict[str, object] = {"parts": " and ".join(parts), "training steps": step}
     config = meta["config"]
-    for field, encoder in (("pretrained", "speech encoder"), ("content_pretrained", "encoder of the words")):
-        if config["model"].get(field):
-            facts[f"{encoder} begun from"] = Path(config["model"][field]).name
+    for encoder, field, role in (
+        ("encoder", "pretrained", "speech encoder"),
+        ("content_encoder", "content_pretrained", "encoder of the words"),
+    ):
+        # A diarizer that reads given embeddings leaves the first one out, whatever the config names.
+        if config["model"].get(field) and meta["model"].get(encoder, {}) is not None:
+            facts[f"{role} begun from"] = Path(config["model"][field]).name
+    if size := (meta["model"].get("diarizer") or {}).get("given_size"):
+        facts["emotion read from"] = f"given embeddings of {size} numbers, {Path(config['pipeline']['embeddings']).name}"
     if config["data"].get("held_out"):
         facts["held out of training, for the scores"] = config["data"]["held_out"]
     if meta["world_hash"]:

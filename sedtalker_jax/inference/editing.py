@@ -33,7 +33,7 @@ from sedtalker_jax.emotion import EditDictionary, EditSchedule, EmotionTrack
 from sedtalker_jax.emotion.editing import EditResult, segment_embeddings
 from sedtalker_jax.emotion.labels import ACTIVE, NEUTRAL
 from sedtalker_jax.face.template import FaceTemplate
-from sedtalker_jax.inference.pipeline import Animation, HeardWindow, SEDTalker
+from sedtalker_jax.inference.pipeline import Animation, GivenEmbedding, HeardWindow, SEDTalker
 from sedtalker_jax.inference.windows import stitch
 from sedtalker_jax.models.emotion_condition import activation
 
@@ -107,6 +107,7 @@ def edit(
     schedule: EditSchedule,
     *,
     heard: Sequence[HeardWindow] | None = None,
+    given_embedding: GivenEmbedding = None,
 ) -> EditedEmotion:
     """Moves a recording's emotion embedding and reads the emotion again.
 
@@ -118,13 +119,14 @@ def edit(
       waveform: float [S] at 16 kHz.
       schedule: whose emotions are the dictionary's, in seconds of the recording.
       heard: what `model.hear` says of the waveform, where it is known already.
+      given_embedding: see SEDTalker.
 
     Raises:
       UserError: no dictionary yet, an emotion that it has not, a time past the end, a waveform that is too short.
     """
     dictionary = model.edit_dictionary
     checked = schedule.check(dictionary.labels, len(waveform) / axes.SAMPLE_RATE)
-    windows = model.hear(waveform, to_animate=True) if heard is None else heard
+    windows = model.hear(waveform, to_animate=True, given_embedding=given_embedding) if heard is None else heard
     edited, clipped, active = [], [], []
     for part in windows:
         times = part.window.start / axes.SAMPLE_RATE + axes.speech_frame_times(len(part.embedding))
@@ -245,7 +247,8 @@ def fit_expression_gain(model: SEDTalker, reader: Sequence[Mapping[str, Any]], n
         F = axes.num_animation_frames(len(record["waveform"]), model.fps)
         given = np.pad(given, ((0, max(0, F - len(given))), (0, 0)), mode="edge")[:F]
         face = model.template(record["template"])
-        still, moved = (model.motion(record["waveform"], a, face) for a in (np.zeros_like(given), given))
+        voice = dict(given_embedding=record.get("given_embedding"))
+        still, moved = (model.motion(record["waveform"], a, face, **voice) for a in (np.zeros_like(given), given))
         frames = min(F, len(truth))
         scale = model.codec.motion_std.astype(np.float64)
         change = (moved - still)[:frames] * scale
@@ -296,7 +299,7 @@ def _heard(
     chosen = np.unique(np.linspace(0, len(reader) - 1, min(num_clips, len(reader))).round().astype(int))
     for index in tqdm(chosen, desc=title, unit="clip", mininterval=2.0):
         record = reader[int(index)]
-        heard = model.hear(record["waveform"])
+        heard = model.hear(record["waveform"], given_embedding=record.get("given_embedding"))
         total = axes.num_speech_frames(len(record["waveform"]))
         embedding = stitch([part.embedding for part in heard], [part.first_frame for part in heard], total)
         yield embedding, axes.speech_frame_times(total), [s for s in record["segments"] if s[2] in model.labels]

@@ -13,7 +13,7 @@ from sedtalker_jax.evaluation.lip_metrics import speech_envelope
 from sedtalker_jax.face.render import render_sheet
 from sedtalker_jax.face.template import FaceTemplate
 from sedtalker_jax.inference.editing import edit, edited_motion
-from sedtalker_jax.inference.pipeline import SEDTalker
+from sedtalker_jax.inference.pipeline import GivenEmbedding, SEDTalker
 
 SHEET_ALPHAS = (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)
 
@@ -25,10 +25,11 @@ def edit_sheet(
     template: FaceTemplate | str | os.PathLike | None = None,
     alphas: tuple[float, ...] = SHEET_ALPHAS,
     size: int = 150,
+    given_embedding: GivenEmbedding = None,
 ) -> tuple[np.ndarray, float]:
     """Renders one frame, the loudest, for every emotion of the dictionary (rows) and alpha (columns).
 
-    Each edit covers the whole recording, or of a long one the window around that frame.
+    Each edit covers the whole recording, or of a long one the window around that frame. given_embedding: see SEDTalker.
 
     Returns:
       (uint8 [height, width, 3], seconds of the frame in the recording).
@@ -45,8 +46,9 @@ def edit_sheet(
     shown = axes.num_animation_frames(len(part), model.fps)
     frame = min(int(round((loudest - first / axes.SAMPLE_RATE) * model.fps)), shown - 1)
     labels = model.edit_dictionary.labels
-    heard, rows = model.hear(part), []
-    unedited = model.motion(part, model.activations(model.combine(heard), len(part)), face)
+    heard, rows = model.hear(part, given_embedding=given_embedding), []
+    activations = model.activations(model.combine(heard), len(part))
+    unedited = model.motion(part, activations, face, given_embedding=given_embedding)
     for name in labels:
         edits = [edit(model, part, EditSchedule((Edit(name, alpha),)), heard=heard) for alpha in alphas]
         # The edit covers the clip, so nothing is left that the unedited motion would show.

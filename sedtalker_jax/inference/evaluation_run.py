@@ -12,6 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from sedtalker_jax import evaluation as ev
+from sedtalker_jax.data.given_embeddings import with_given_embeddings
 from sedtalker_jax.data.given_tracks import given_track
 from sedtalker_jax.data.mixing import every_record, open_records, record_identity, record_name
 from sedtalker_jax.data.records import read_manifest
@@ -52,6 +53,7 @@ def evaluate(
     split, its scales to clips of the validation split.
 
     With `pipeline.tracks` the faces are driven by the tracks of that file, as in training, and not by what the model hears.
+    With `pipeline.embeddings` the model reads its file's vectors, as in training.
     With `data.held_out` the emotion is scored on all clips of the corpus that was left out of training.
 
     Of a diarizer alone the emotion is scored, of an animator alone the motion. On other records than the model was trained on
@@ -71,7 +73,7 @@ def evaluate(
 
     Raises:
       UserError: no checkpoint, no data; other records before the model's own; a corpus to hold out that was trained on; no
-        given track of a clip.
+        given track or embedding of a clip; a model that reads embeddings and none, or the other way round.
     """
     model = SEDTalker.load(workdir)
     meta, step = read_meta(workdir)
@@ -79,7 +81,7 @@ def evaluate(
     parts = {part: stream.directories for stream in streams for part in stream.parts}
     voices = parts.get("speech", ()) if model.model.config.diarizer is not None else ()
     faces = parts.get("face", ()) if model.codec is not None else ()
-    held_out = held_out_directories(config.data)
+    held_out, embeddings = held_out_directories(config.data), config.pipeline.embeddings
     scored = list(dict.fromkeys(path for stream in streams for path in stream.directories))
     own = trained_on(meta, scored)
     _check_held_out(meta, held_out)
@@ -90,8 +92,8 @@ def evaluate(
         workdir = results_on(workdir, scored)
         workdir.mkdir(exist_ok=True)
     elif voices:
-        calibrate(model, open_records(voices, "valid"), config.data.valid_clips, workdir)
-        _save_edit_dictionary(model, voices, faces, workdir)
+        calibrate(model, _open(voices, "valid", embeddings), config.data.valid_clips, workdir)
+        _save_edit_dictionary(model, voices, faces, embeddings, workdir)
     info = {
         "step": step,
         "split": split,
@@ -102,6 +104,8 @@ def evaluate(
         "temperature": round(model.temperature, 4),
         "baseline_clips": baseline_clips,
     }
+    if embeddings:
+        info["embeddings"] = embeddings
     tables: dict[str, ScoreTable] = {}
     figures: dict[str, report.Figure] = {}
     records: Sequence[Mapping[str, Any]] = ()
@@ -109,9 +113,9 @@ def evaluate(
     if voices:
         if held_out:
             info |= {"split": "all", "held_out": config.data.held_out}
-            records = list(itertools.islice(every_record(held_out), max_clips))
+            records = with_given_embeddings(list(itertools.islice(every_record(held_out), max_clips)), embeddings)
         else:
-            records = _first(open_records(voices, split), max_clips)
+            records = _first(_open(voices, split, embeddings), max_clips)
         predictions = predict(model, records, f"diarize {split}")
         tracks = predictions.tracks
         emotion = score_emotion(model, predictions, voices, baseline_clips=baseline_clips, workers=os.cpu_count() or 1)
@@ -128,7 +132,7 @@ def evaluate(
         example = predictions.records[_example(predictions)]
     if faces:
         shared = faces == voices and not held_out
-        moving = records if shared else _first(open_records(faces, split), max_clips)
+        moving = records if shared else _first(_open(faces, split, embeddings), max_clips)
         if config.pipeline.tracks:
             heard = [given_track(config.pipeline.tracks, record, len(record["motion"])) for record in moving]
             info["tracks"] = config.pipeline.tracks
@@ -185,12 +189,18 @@ def results_on(workdir: pathlib.Path, directories: Sequence[str | os.PathLike]) 
     return workdir / f"on-{'+'.join(f'{name}-{digest[:8]}' for name, _, digest in identities)}"
 
 
-def _save_edit_dictionary(model: SEDTalker, voices: Sequence[str], faces: Sequence[str], workdir: pathlib.Path) -> None:
+def _open(directories: Sequence[str], split: str, embeddings: str) -> Sequence[Mapping[str, Any]]:
+    return with_given_embeddings(open_records(directories, split), embeddings)
+
+
+def _save_edit_dictionary(
+    model: SEDTalker, voices: Sequence[str], faces: Sequence[str], embeddings: str, workdir: pathlib.Path
+) -> None:
     # One of an earlier checkpoint does not fit this one's embedding.
     (workdir / EDIT_DICTIONARY).unlink(missing_ok=True)
-    unseen, moving = open_records(voices, "valid"), open_records(faces, "valid") if faces else None
+    unseen, moving = _open(voices, "valid", embeddings), _open(faces, "valid", embeddings) if faces else None
     try:
-        fitted = fit_edit_dictionary(model, open_records(voices, "train"), unseen=unseen, faces=moving)
+        fitted = fit_edit_dictionary(model, _open(voices, "train", embeddings), unseen=unseen, faces=moving)
     except UserError as error:
         # Too little data to edit with can still be scored.
         print(f"{workdir / EDIT_DICTIONARY} not written, `edit` will not work: {error}")
@@ -220,7 +230,7 @@ def _heard(model: SEDTalker, record: Mapping[str, Any]) -> EmotionTrack | None:
     """The diarizer's track, or None where it can't drive this face: no diarizer, or a voice that does not tell."""
     if model.model.config.diarizer is None or record.get("condition") == "schedule":
         return None
-    return model.diarize(record["waveform"])
+    return model.diarize(record["waveform"], given_embedding=record.get("given_embedding"))
 
 
 def calibrate(model: SEDTalker, reader: Sequence[Mapping[str, Any]], num_clips: int | None, workdir: pathlib.Path) -> None:

@@ -18,12 +18,13 @@ from jaxtyping import Float, Int
 from sedtalker_jax import axes
 from sedtalker_jax.axes import TrianglesArray, VertexSequence, WaveformArray
 from sedtalker_jax.data.face_codec import FaceCodec
+from sedtalker_jax.data.given_embeddings import checked_embedding
 from sedtalker_jax.emotion import EditDictionary, EditSchedule, EmotionTrack
 from sedtalker_jax.emotion.labels import ACTIVE, NEUTRAL
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.face.template import FaceTemplate, check_topology, load_template
 from sedtalker_jax.inference.programs import animate_rows, hear_rows
-from sedtalker_jax.inference.streaming import PIECE_S, padded_features, stream_motion
+from sedtalker_jax.inference.streaming import PIECE_S, padded_features, stream_motion, style_residual_width
 from sedtalker_jax.inference.style import Style, subject_row
 from sedtalker_jax.inference.windows import Window, split, stitch
 from sedtalker_jax.models.sedtalker import SEDTalkerModel
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 
 EDIT_DICTIONARY = "edit_dictionary.npz"
 """File of a workdir that holds the boundaries between its diarizer's emotions."""
+
+GivenEmbedding = Float[np.ndarray, " C"] | None
+"""One vector of a whole recording, for a diarizer that reads it (sedtalker_jax.data.given_embeddings)."""
 
 MIN_DURATION_S = 0.1
 """Shorter recordings are refused: they hold less than one phoneme."""
@@ -81,6 +85,9 @@ class HeardWindow:
 class SEDTalker:
     """Diarizer, animator and editor of one checkpoint.
 
+    Where the diarizer was trained on given embeddings (config.pipeline.embeddings), it hears nothing: whatever reads emotion
+    takes `given_embedding`, the recording's own vector [C]. Elsewhere that must be None.
+
     Example:
       model = SEDTalker.load("runs/demo")
       track = model.diarize(waveform)
@@ -119,35 +126,43 @@ class SEDTalker:
         loaded.directory = directory
         return loaded
 
-    def diarize(self, waveform: WaveformArray) -> EmotionTrack:
+    def diarize(self, waveform: WaveformArray, *, given_embedding: GivenEmbedding = None) -> EmotionTrack:
         """Emotion category probabilities and intensity for every 20 ms frame.
 
         Args:
           waveform: float [S] at 16 kHz, at least MIN_DURATION_S long; any length (long ones are read in overlapping windows).
+          given_embedding: see SEDTalker.
 
         Raises:
-          UserError: the waveform is too short, or the checkpoint has no diarizer.
+          UserError: the waveform is too short, the checkpoint has no diarizer, or the embedding is not what it reads.
         """
-        return self.combine(self.hear(waveform))
+        return self.combine(self.hear(waveform, given_embedding=given_embedding))
 
-    def hear(self, waveform: WaveformArray, *, to_animate: bool = False) -> list[HeardWindow]:
+    def hear(
+        self, waveform: WaveformArray, *, to_animate: bool = False, given_embedding: GivenEmbedding = None
+    ) -> list[HeardWindow]:
         """The diarizer's output window by window, before it is put together.
 
         Args:
-          waveform: as of `diarize`.
+          waveform, given_embedding: as of `diarize`.
           to_animate: the windows also hold what the animator hears, so that `motion` runs no encoder again.
 
         Raises:
           UserError: as `diarize`.
         """
-        return self.hear_many([waveform], batch_size=1, to_animate=to_animate)[0]
+        return self.hear_many([waveform], batch_size=1, to_animate=to_animate, given_embeddings=[given_embedding])[0]
 
     def diarize_many(self, waveforms: Sequence[WaveformArray], *, batch_size: int = 16) -> list[EmotionTrack]:
         """Tracks of many recordings, read `batch_size` windows at a time; otherwise as `diarize`."""
         return [self.combine(heard) for heard in self.hear_many(waveforms, batch_size=batch_size)]
 
     def hear_many(
-        self, waveforms: Sequence[WaveformArray], *, batch_size: int = 16, to_animate: bool = False
+        self,
+        waveforms: Sequence[WaveformArray],
+        *,
+        batch_size: int = 16,
+        to_animate: bool = False,
+        given_embeddings: Sequence[GivenEmbedding] | None = None,
     ) -> list[list[HeardWindow]]:
         """The windows of many recordings, of each what `hear` gives.
 
@@ -156,6 +171,7 @@ class SEDTalker:
           batch_size: windows that run together. Windows of one padded length share a batch, and one compiled program; the last
             batch of a length is filled up, so that there is no other.
           to_animate: as of `hear`.
+          given_embeddings: one of each recording, see SEDTalker.
 
         Raises:
           UserError: as `diarize`.
@@ -165,6 +181,8 @@ class SEDTalker:
         heard: list[list[HeardWindow | None]] = []
         by_length: dict[int, list[tuple[int, int, Window]]] = {}
         waveforms = [self._checked(waveform) for waveform in waveforms]
+        given = [None] * len(waveforms) if given_embeddings is None else given_embeddings
+        given = [self._given(embedding) for embedding in given]
         for row, waveform in enumerate(waveforms):
             windows = split(len(waveform), self.window_s, self.overlap_s, self.fps)
             heard.append([None] * len(windows))
@@ -177,6 +195,8 @@ class SEDTalker:
                 # Padded only when their turn comes: an hour of windows at once would take more room than the hour itself.
                 padded, lengths = zip(*(self.padded_window(waveforms[row], window) for row, _, window in filled), strict=True)
                 together = jnp.concatenate(padded), jnp.concatenate(lengths)
+                if self.model.config.reads_given:
+                    together = *together, jnp.stack([given[row] for row, _, _ in filled])
                 result = jax.device_get(hear_rows(self.model, self.params, *together, content=to_animate))
                 for place, (row, number, window) in enumerate(batch):
                     frames = axes.num_speech_frames(window.stop - window.start)
@@ -213,15 +233,15 @@ class SEDTalker:
             )
         return EditDictionary.load(self.directory / EDIT_DICTIONARY)
 
-    def edit(self, waveform: WaveformArray, schedule: EditSchedule) -> EditedEmotion:
-        """More or less of an emotion over time; see sedtalker_jax.inference.editing.edit.
+    def edit(self, waveform: WaveformArray, schedule: EditSchedule, *, given_embedding: GivenEmbedding = None) -> EditedEmotion:
+        """More or less of an emotion over time; see sedtalker_jax.inference.editing.edit, and SEDTalker for the embedding.
 
         Raises:
           UserError: as `diarize` and `edit_dictionary`, an unknown emotion, a time past the end.
         """
         from sedtalker_jax.inference.editing import edit
 
-        return edit(self, waveform, schedule)
+        return edit(self, waveform, schedule, given_embedding=given_embedding)
 
     def animate_edited(
         self,
@@ -247,6 +267,7 @@ class SEDTalker:
         template: FaceTemplate | str | os.PathLike | None = None,
         use_residual: bool = True,
         subject: str | Style | None = None,
+        given_embedding: GivenEmbedding = None,
     ) -> Animation:
         """A face that says the waveform with the emotion of the track.
 
@@ -259,20 +280,21 @@ class SEDTalker:
           use_residual: False leaves out the style residual of the voice.
           subject: whom of the training subjects the face moves like, see `subjects`, or a fitted Style; None = nobody in
             particular.
+          given_embedding: see SEDTalker.
 
         Raises:
           UserError: the template's topology is another one, the track has emotions without a face, too short a waveform, an
-            unknown subject, or the checkpoint has no animator.
+            unknown subject, an embedding that is not what the diarizer reads, or the checkpoint has no animator.
         """
         waveform = self._checked(waveform)
         face = self.template(template)
         heard = None
         if track is None:
-            heard = self.hear(waveform, to_animate=True)
+            heard = self.hear(waveform, to_animate=True, given_embedding=given_embedding)
             track = self.combine(heard)
         activations = self.activations(track, len(waveform))
-        motion = self.motion(waveform, activations, face, use_residual=use_residual, heard=heard, subject=subject)
-        return self.animation(motion, face, track)
+        options = dict(use_residual=use_residual, heard=heard, subject=subject, given_embedding=given_embedding)
+        return self.animation(self.motion(waveform, activations, face, **options), face, track)
 
     def animate_stream(
         self,
@@ -282,6 +304,7 @@ class SEDTalker:
         template: FaceTemplate | str | os.PathLike | None = None,
         use_residual: bool = True,
         subject: str | Style | None = None,
+        given_embedding: GivenEmbedding = None,
         piece_s: float = PIECE_S,
     ) -> Iterator[Animation]:
         """`animate` of a recording of any length, hours of it, in consecutive stretches of frames.
@@ -289,7 +312,7 @@ class SEDTalker:
         Together they are what `animate` gives. Only one stretch is in memory at a time.
 
         Args:
-          waveform, track, template, use_residual, subject: as of `animate`; the waveform may be a memory map.
+          waveform, track, template, use_residual, subject, given_embedding: as of `animate`; the waveform may be a memory map.
           piece_s: seconds that the animator makes at once.
 
         Returns:
@@ -305,9 +328,9 @@ class SEDTalker:
             raise UserError(
                 f"this checkpoint's animator can't stream: model.animator.{obstacle}; use animate, or train another"
             )
-        heard = None
+        heard = self.read_windows(waveform, given_embedding, use_residual=use_residual)
         if track is None:
-            heard = self.hear(waveform)
+            heard = heard or self.hear(waveform, given_embedding=given_embedding)
             track = self.combine(heard)
         given = self.activations(track, len(waveform)), self.codec.template_code(face.vertices)
         options = dict(use_residual=use_residual, heard=heard, subject=subject_row(self, subject), piece_s=piece_s)
@@ -344,6 +367,7 @@ class SEDTalker:
         use_residual: bool = True,
         heard: Sequence[HeardWindow] | None = None,
         subject: str | Style | None = None,
+        given_embedding: GivenEmbedding = None,
     ) -> Float[np.ndarray, "F R"]:
         """Normalised motion coefficients for given emotion strengths at the animation frames.
 
@@ -358,10 +382,13 @@ class SEDTalker:
           heard: windows whose embeddings give the residual, such as edited ones; None = what the diarizer hears. Windows that
             were heard to be animated give the content too, and no encoder is run.
           subject: see `animate`.
+          given_embedding: see SEDTalker; gives the residual where `heard` does not.
 
         Raises:
-          UserError: an unknown subject.
+          UserError: an unknown subject, or an embedding that is not what the diarizer reads.
         """
+        if heard is None:
+            heard = self.read_windows(waveform, given_embedding, use_residual=use_residual)
         F = axes.num_animation_frames(len(waveform), self.fps)
         code = self.codec.template_code(face.vertices)
         style = subject_row(self, subject)
@@ -397,6 +424,19 @@ class SEDTalker:
             starts.append(first)
         return stitch(pieces, starts, F)
 
+    def read_windows(
+        self, waveform: WaveformArray, given_embedding: GivenEmbedding, *, use_residual: bool = True
+    ) -> list[HeardWindow] | None:
+        """What a given embedding says, for the style residual; None where the sound says it, or the animator does not ask.
+
+        Raises:
+          UserError: as `hear`.
+        """
+        asked = self.model.config.reads_given and use_residual and style_residual_width(self.model.config) > 0
+        if asked or given_embedding is not None:
+            self._given(given_embedding)
+        return self.hear(waveform, given_embedding=given_embedding) if asked else None
+
     def templates(self) -> tuple[str, ...]:
         """Names of the templates that the model carries."""
         return tuple(self.codec.space.template_names)
@@ -414,6 +454,10 @@ class SEDTalker:
             seconds = len(waveform) / axes.SAMPLE_RATE
             raise UserError(f"the recording lasts {seconds:.3f} s; at least {MIN_DURATION_S} s are needed to hear speech")
         return waveform
+
+    def _given(self, embedding: GivenEmbedding) -> np.ndarray | None:
+        diarizer = self.model.config.diarizer
+        return checked_embedding(embedding, 0 if diarizer is None else diarizer.given_size)
 
     def _padded_length(self, window: Window) -> int:
         unit = int(self.pad_to_s * axes.SAMPLE_RATE)

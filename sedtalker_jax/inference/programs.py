@@ -13,11 +13,14 @@ from sedtalker_jax.models.sedtalker import SEDTalkerModel
 
 
 @functools.partial(jax.jit, static_argnames=("model", "content"))
-def hear_rows(model: SEDTalkerModel, params, waveforms, lengths, *, content: bool):
-    """Logits, intensity, embedding and, if wanted, content features; compiled once for all models of one architecture."""
+def hear_rows(model: SEDTalkerModel, params, waveforms, lengths, given_embeddings=None, *, content: bool):
+    """Logits, intensity, embedding and, if wanted, content features; compiled once for all models of one architecture.
+
+    given_embeddings [B, C] are for a diarizer that reads them.
+    """
 
     def method(model):
-        speech = model.encode(waveforms, lengths, content=content)
+        speech = model.encode(waveforms, lengths, content=content, given_embedding=given_embeddings)
         emotion = model.diarize(speech)
         return emotion.logits, emotion.intensity, emotion.embedding, speech.content_features
 

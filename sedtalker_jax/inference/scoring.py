@@ -67,7 +67,9 @@ def _complement(spans: Sequence[tuple[float, float]], duration: float) -> list[t
 
 def predict(model: SEDTalker, records: Sequence[Mapping[str, Any]], title: str) -> Predictions:
     """Diarizes records; `title` stands before the progress bar."""
-    tracks = [model.diarize(record["waveform"]) for record in tqdm(records, desc=title, unit="clip", mininterval=2.0)]
+    tracks = []
+    for record in tqdm(records, desc=title, unit="clip", mininterval=2.0):
+        tracks.append(model.diarize(record["waveform"], given_embedding=record.get("given_embedding")))
     return Predictions(records, [emotion_clip(record, model.labels) for record in records], tracks)
 
 
@@ -286,7 +288,8 @@ def score_animation(
         true = _at_frames(record["activation"], F)[:, columns]
         # A split may hold subjects of the training split, with other sentences (BIWI's test A).
         subject = next((name for name in (record["speaker"], record["template"]) if name in model.subjects), None)
-        move = functools.partial(model.motion, waveform, face=face, subject=subject)
+        given = record.get("given_embedding")
+        move = functools.partial(model.motion, waveform, face=face, subject=subject, given_embedding=given)
         vertices = {
             "neutral template": np.broadcast_to(face.vertices, (F, *face.vertices.shape)),
             "mean motion": codec.vertices(face.vertices, np.zeros((F, codec.rank), np.float32)),

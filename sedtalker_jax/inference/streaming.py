@@ -19,7 +19,7 @@ from jaxtyping import Float
 from sedtalker_jax import axes
 from sedtalker_jax.axes import Lengths, WaveformArray
 from sedtalker_jax.inference.windows import split
-from sedtalker_jax.models.sedtalker import SEDTalkerConfig, SEDTalkerModel, Speech
+from sedtalker_jax.models.sedtalker import SEDTalkerConfig, SEDTalkerModel, Speech, speech_mask
 
 if TYPE_CHECKING:
     from sedtalker_jax.inference.pipeline import HeardWindow, SEDTalker
@@ -226,8 +226,7 @@ def padded_features(
 
 def known_speech(contents: Float[jax.Array, "B T D"], lengths: Lengths) -> Speech:
     """Speech whose content features are known: no encoder needs to run."""
-    valid = jnp.arange(contents.shape[1])[None, :] < axes.num_speech_frames(lengths)[:, None]
-    return Speech(None, contents, valid)
+    return Speech(None, contents, speech_mask(lengths, contents.shape[1]))
 
 
 @functools.partial(jax.jit, static_argnames=("model", "fps", "num_frames", "has_residual"))

@@ -21,7 +21,7 @@ from sedtalker_jax.axes import VertexSequence, WaveformArray
 from sedtalker_jax.emotion import EmotionTrack
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.face.template import FaceTemplate
-from sedtalker_jax.inference.pipeline import SEDTalker
+from sedtalker_jax.inference.pipeline import GivenEmbedding, SEDTalker
 from sedtalker_jax.inference.streaming import join_overlapping, style_residual_width, window_features
 from sedtalker_jax.inference.style import Style, style_digest
 from sedtalker_jax.models.sedtalker import SEDTalkerModel
@@ -57,6 +57,7 @@ def fit_style(
     track: EmotionTrack | None = None,
     *,
     num_steps: int = NUM_STEPS,
+    given_embedding: GivenEmbedding = None,
 ) -> StyleFit:
     """The style that moves a face as a capture does.
 
@@ -67,6 +68,7 @@ def fit_style(
       face: the captured face at rest.
       track: what the face feels; None = what the diarizer hears.
       num_steps: steps of gradient descent.
+      given_embedding: see SEDTalker.
 
     Raises:
       UserError: a model without subjects, another topology, too short a capture, or sound and motion of different lengths.
@@ -84,9 +86,10 @@ def fit_style(
         raise UserError(f"the capture lasts {used:.2f} s; at least {MIN_CAPTURE_S:g} s are needed")
     waveform = np.asarray(waveform, np.float32)[: int(used * axes.SAMPLE_RATE)]
     frames = min(axes.num_animation_frames(len(waveform), model.fps), len(vertices))
-    track = model.diarize(waveform) if track is None else track
+    track = model.diarize(waveform, given_embedding=given_embedding) if track is None else track
     residual_width = style_residual_width(model.model.config)
-    windows = window_features(model, waveform, has_residual=residual_width > 0)
+    heard = model.read_windows(waveform, given_embedding)
+    windows = window_features(model, waveform, heard, has_residual=residual_width > 0)
     features = np.concatenate(list(join_overlapping(windows, frames)))
     width = features.shape[1] - residual_width
     motion = model.codec.normalise(space.coefficients(np.asarray(vertices[:frames], np.float32) - face.vertices))

@@ -27,6 +27,8 @@ class DiarizerConfig:
     embedding_size: size C of the continuous embedding e_t from which every head reads.
     frame_stacking: speech frames joined into one step of the temporal layers. Emotion moves slowly: two frames a step halve
       the cost of the layers, and every step still gives each of its frames an embedding of its own.
+    given_size: size of the vectors that it reads, one per recording, in the place of features of the sound; 0 = it hears. What
+      is left of it then is a linear map to the embedding, and the heads.
     granularity: "frame" for an embedding of every frame, "utterance" for its mean over a clip's frames, which all of them then
       share: one emotion vector per utterance, as EditEmoTalk (arXiv 2601.10000) has it. Long recordings have one per window.
     level_scales: number of levels of every ordinal intensity scale that the data knows (emotion.labels.LEVEL_SCALES); () for
@@ -39,6 +41,7 @@ class DiarizerConfig:
     hidden_dropout: float = 0.0
     embedding_size: int = 24
     frame_stacking: int = 1
+    given_size: int = 0
     granularity: str = "frame"
     level_scales: tuple[int, ...] = ()
 
@@ -52,6 +55,8 @@ class DiarizerConfig:
             )
         if self.backbone is not None and self.hidden_sizes:
             raise ValueError("hidden_sizes take the place of a backbone; give one of the two")
+        if self.given_size and (self.backbone is not None or self.hidden_sizes or self.frame_stacking != 1):
+            raise ValueError("given_size leaves nothing to hear over time: no backbone, hidden_sizes or frame_stacking")
         if self.granularity not in ("frame", "utterance"):
             raise ValueError(f"granularity={self.granularity!r}: expected 'frame' or 'utterance'")
 

@@ -21,6 +21,7 @@ from sedtalker_jax.axes import (
     SpeechFeatures,
     SpeechMask,
     Waveforms,
+    num_speech_frames,
     speech_frame_times,
 )
 from sedtalker_jax.errors import UserError
@@ -39,7 +40,9 @@ from sedtalker_jax.speech.encoder import trainable_mask
 @dataclasses.dataclass(frozen=True)
 class SEDTalkerConfig:
     """Attributes:
-    encoder: the speech encoder that diarizer and animator share, or the diarizer's own beside a `content_encoder`.
+    encoder: the speech encoder that diarizer and animator share, or the diarizer's own beside a `content_encoder`. A diarizer
+      that reads given embeddings has none: the encoder is the animator's then, and None where that has its own or there is no
+      animator.
     diarizer, animator: the two halves; either may be None, in a model of the other alone.
     acoustics: acoustic features joined to the encoder's, for encoders trained from scratch; None = encoder alone.
     precision: number formats.
@@ -49,7 +52,7 @@ class SEDTalkerConfig:
     style_residual: whether the animator also hears the voice's style, the part of the emotion embedding that tells no label.
     """
 
-    encoder: SpeechEncoderConfig
+    encoder: SpeechEncoderConfig | None
     diarizer: DiarizerConfig | None
     animator: AnimatorConfig | None
     acoustics: AcousticsConfig | None = None
@@ -67,6 +70,9 @@ class SEDTalkerConfig:
                 "model.content_encoder and model.content_pretrained are for models of diarizer and animator; "
                 "one half alone has model.encoder and model.pretrained"
             )
+        hears = self.diarizer is not None and not self.reads_given
+        if (self.encoder is not None) != (hears or (self.animator is not None and self.content_encoder is None)):
+            raise ValueError("model.encoder is for the half that hears through it, and None without one")
         for name, encoder in self.encoders.items():
             if encoder.frame_grid() != (FRAME_WINDOW, FRAME_HOP):
                 window, hop = encoder.frame_grid()
@@ -74,6 +80,11 @@ class SEDTalkerConfig:
                     f"model.{name}: its frames are {window} samples long and {hop} apart; here, as in wav2vec 2.0, HuBERT and "
                     f"WavLM, they must be {FRAME_WINDOW} long and {FRAME_HOP} apart"
                 )
+
+    @property
+    def reads_given(self) -> bool:
+        """Whether the diarizer reads a given embedding of each recording instead of hearing it."""
+        return self.diarizer is not None and self.diarizer.given_size > 0
 
     @property
     def encoders(self) -> dict[str, SpeechEncoderConfig]:
@@ -100,11 +111,13 @@ class SEDTalkerModel(nn.Module):
         config = self.config
         precision = config.precision
         dtypes = dict(dtype=precision.compute, param_dtype=precision.params)
-        self.encoder = SpeechEncoder(config.encoder, **dtypes)
+        if config.encoder is not None:
+            self.encoder = SpeechEncoder(config.encoder, **dtypes)
         if config.content_encoder is not None:
             self.content_encoder = SpeechEncoder(config.content_encoder, **dtypes)
         if config.diarizer is not None:
-            self.emotion_layers = WeightedLayerSum(param_dtype=config.precision.params)
+            if not config.reads_given:
+                self.emotion_layers = WeightedLayerSum(param_dtype=config.precision.params)
             self.diarizer = Diarizer(config.diarizer, config.precision)
         if config.animator is not None:
             self.content_layers = WeightedLayerSum(param_dtype=config.precision.params)
@@ -118,6 +131,7 @@ class SEDTalkerModel(nn.Module):
         *,
         emotion: bool = True,
         content: bool = True,
+        given_embedding: Float[Array, "B C"] | None = None,
     ) -> Speech:
         """Runs the encoders that the wanted features come from.
 
@@ -126,31 +140,42 @@ class SEDTalkerModel(nn.Module):
           lengths: [B] in samples.
           keys: per example, None = deterministic.
           emotion, content: whether the diarizer's features and the animator's are wanted, where the model has that half.
+          given_embedding: [B, C], what the diarizer reads where config.reads_given; it is every frame's emotion feature.
+
+        Raises:
+          ValueError: emotion is wanted, and the embedding that it is read from is not given.
         """
         config = self.config
         emotion, content = emotion and config.diarizer is not None, content and config.animator is not None
         separate = config.content_encoder is not None
+        hears = emotion and not config.reads_given
 
         def keys_of(part):
             return None if keys is None else fold(keys, part)
 
         heard = said = None
-        if emotion or not separate:
+        if hears or (content and not separate):
             heard = said = self.encoder(waveforms, lengths, keys=keys_of("encoder"))
         if content and separate:
             said = self.content_encoder(waveforms, lengths, keys=keys_of("content_encoder"))
         parts = []
-        if config.acoustics is not None:
+        if config.acoustics is not None and said is not None:
             acoustics = acoustic_features(waveforms, lengths, config.acoustics, keys_of("acoustics"))
             parts.append(acoustics.astype(said.hidden_states.dtype))
 
         def features(encoded, layers):
             return jnp.concatenate([layers(encoded.hidden_states), *parts], axis=-1)
 
+        num_frames = num_speech_frames(waveforms.shape[1])
+        emotion_features = features(heard, self.emotion_layers) if hears else None
+        if emotion and config.reads_given:
+            if given_embedding is None:
+                raise ValueError("this model's diarizer reads given embeddings, and none is given")
+            emotion_features = jnp.repeat(given_embedding[:, None], num_frames, axis=1)
         return Speech(
-            features(heard, self.emotion_layers) if emotion else None,
+            emotion_features,
             features(said, self.content_layers) if content else None,
-            said.frame_mask,
+            speech_mask(lengths, num_frames) if said is None else said.frame_mask,
         )
 
     def diarize(self, speech: Speech, keys: ExampleKeys | None = None) -> Emotion:
@@ -265,7 +290,8 @@ class SEDTalkerModel(nn.Module):
         if "speech" in batch:
             part = batch["speech"]
             moves_face = "face" in batch and "waveform" not in batch["face"]
-            speech = self.encode(part["waveform"], part["lengths"], keys.get("speech"), content=moves_face)
+            sound = part["waveform"], part["lengths"], keys.get("speech")
+            speech = self.encode(*sound, content=moves_face, given_embedding=part.get("given_embedding"))
             emotion = self.diarize(speech, keys.get("speech"))
             outputs["emotion"] = emotion
             if "level" in part and self.config.diarizer.level_scales:
@@ -274,7 +300,8 @@ class SEDTalkerModel(nn.Module):
         if "face" in batch:
             part = batch["face"]
             if "waveform" in part:
-                speech = self.encode(part["waveform"], part["lengths"], keys.get("face"))
+                sound = part["waveform"], part["lengths"], keys.get("face")
+                speech = self.encode(*sound, given_embedding=part.get("given_embedding"))
                 emotion = self.diarize(speech, keys.get("face")) if hears else None
             mask = jnp.arange(part["motion"].shape[1])[None, :] < part["num_frames"][:, None]
             activations = part["activation"] if emotion is None else self._condition(part, speech, emotion, mask)
@@ -317,6 +344,11 @@ class SEDTalkerModel(nn.Module):
         moved = self.read_embedding(move_across_boundary(embedding, mask, head["kernel"], head["bias"], *edit, times))
         read = activation(moved.logits, moved.intensity, sharpness=self.config.sharpness)
         return resample_to_fps(jax.lax.stop_gradient(read), mask, part["fps"], part["motion"].shape[1])
+
+
+def speech_mask(lengths: Lengths, num_frames: int) -> SpeechMask:
+    """[B, T] which of `num_frames` speech frames lie within recordings of `lengths` samples."""
+    return jnp.arange(num_frames)[None, :] < num_speech_frames(lengths)[:, None]
 
 
 def trainable_parameters(config: SEDTalkerConfig, params: dict[str, Any]) -> dict[str, Any]:

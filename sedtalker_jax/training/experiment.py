@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 
 from sedtalker_jax.axes import num_speech_frames
 from sedtalker_jax.data.face_codec import FaceCodec
+from sedtalker_jax.data.given_embeddings import given_embedding_size
 from sedtalker_jax.data.mixing import merge_manifests, open_records, record_identity
 from sedtalker_jax.data.pipeline import Batch
 from sedtalker_jax.data.records import read_manifest
@@ -54,14 +55,14 @@ def model_config(config: ConfigDict | dict[str, Any], codec_sizes: dict[str, int
 
     Args:
       config: nested mapping with encoder, diarizer, animator (either may be absent), acoustics and content_encoder (optional),
-        precision, labels.
+        precision, labels. encoder is None where no half hears through it.
       codec_sizes: {"rank": R, "template_size": Q} of the face data; None without an animator.
     """
     plain = config.to_dict() if isinstance(config, ConfigDict) else dict(config)
     diarizer, animator, acoustics = (dict(plain[name]) if plain.get(name) else None for name in _OPTIONAL_PARTS)
-    content_encoder = plain.get("content_encoder")
+    encoder, content_encoder = plain.get("encoder"), plain.get("content_encoder")
     return SEDTalkerConfig(
-        encoder=SpeechEncoderConfig(**_tuples(plain["encoder"])),
+        encoder=None if encoder is None else SpeechEncoderConfig(**_tuples(encoder)),
         diarizer=diarizer and DiarizerConfig(labels=tuple(plain["labels"]), backbone=_backbone(diarizer), **_tuples(diarizer)),
         animator=animator and AnimatorConfig(backbone=_backbone(animator), **codec_sizes, **animator),
         acoustics=acoustics and AcousticsConfig(**acoustics),
@@ -80,6 +81,22 @@ def _backbone(part: dict[str, Any]) -> BackboneConfig | None:
 def _tuples(mapping: dict[str, Any]) -> dict[str, Any]:
     # JSON knows lists only; the configs are hashed by jit and need tuples.
     return {name: tuple(value) if isinstance(value, list) else value for name, value in mapping.items()}
+
+
+def reading_given(config: dict[str, Any], size: int) -> dict[str, Any]:
+    """The `model` part of a config with a diarizer that reads given embeddings of `size` numbers.
+
+    Of the diarizer that hears, the layers over time go, and the encoder unless the animator reads the words from it.
+
+    Raises:
+      UserError: no diarizer.
+    """
+    if not config.get("diarizer"):
+        raise UserError("pipeline.embeddings is what a diarizer reads, and this config has none; leave it out")
+    silent = dict(backbone=None, hidden_sizes=(), frame_stacking=1, given_size=size)
+    changed = config | {"diarizer": config["diarizer"] | silent}
+    separate = config.get("content_encoder") or config.get("content_pretrained")
+    return changed | {"encoder": None, "pretrained": ""} if separate or not config.get("animator") else changed
 
 
 def label_weights(manifest: dict[str, Any], labels: tuple[str, ...]) -> np.ndarray:
@@ -158,6 +175,8 @@ class Experiment:
     def _resolved_model(self) -> dict[str, Any]:
         """The model's config as plain values, with encoders' sizes read from the pretrained directories that are named."""
         model = self.config.model.to_dict()
+        if self.pipeline.embeddings:
+            model = reading_given(model, given_embedding_size(self.pipeline.embeddings))
         if model.get("animator") and model["animator"].get("num_subjects"):
             model["animator"]["num_subjects"] = len(self.codec.subjects)
         self._pretrained: dict[str, Any] = {}
@@ -264,6 +283,8 @@ class Experiment:
         dtype = jnp.dtype(self.model_config.precision.compute)
         S, F = 3_200, 6
         sound = dict(waveform=jnp.zeros((1, S), dtype), lengths=jnp.full((1,), S, jnp.int32))
+        if self.model_config.reads_given:
+            sound["given_embedding"] = jnp.zeros((1, self.model_config.diarizer.given_size), dtype)
         batch = {}
         if self.model_config.diarizer is not None:
             unknown = jnp.full((1, num_speech_frames(S)), -1, jnp.int32)

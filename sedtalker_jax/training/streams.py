@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from sedtalker_jax.data.cross_fade import same_recording
 from sedtalker_jax.data.face_codec import FaceCodec
+from sedtalker_jax.data.given_embeddings import with_given_embeddings
 from sedtalker_jax.data.mixing import hold_out, open_records
 from sedtalker_jax.data.pipeline import Batch, PipelineConfig, TrainBatches, iterate, make_example, pad_batch
 from sedtalker_jax.errors import UserError
@@ -38,7 +39,7 @@ class Stream:
     def train_batches(self, codec: FaceCodec | None, labels: Sequence[str], start: int, stop: int) -> Iterator[Batch]:
         """This process's rows of the training batches start ... stop - 1."""
         batches = TrainBatches(
-            open_records(self.directories, "train"),
+            self._open("train"),
             codec if "face" in self.parts else None,
             labels,
             self.pipeline,
@@ -54,7 +55,7 @@ class Stream:
 
     def valid_batches(self, codec: FaceCodec | None, labels: Sequence[str], num_clips: int) -> list[Batch]:
         """The first clips of the validation split, without randomness; rows that only fill up the last batch weigh nothing."""
-        reader = open_records(self.directories, "valid")
+        reader = self._open("valid")
         rng = np.random.default_rng(0)
         codec = codec if "face" in self.parts else None
         count = min(len(reader), num_clips)
@@ -67,6 +68,9 @@ class Stream:
             batches.append(self._take(_without_rows_after(batch, len(rows))))
         return batches
 
+    def _open(self, split: str) -> Sequence:
+        return with_given_embeddings(open_records(self.directories, split), self.pipeline.embeddings)
+
     def fading_clips(self) -> tuple[int, int] | None:
         """(training faces with several expressions of their recording, all training faces); None where nothing is to fade."""
         if "face" not in self.parts or self.pipeline.cross_fade is None:
@@ -77,7 +81,8 @@ class Stream:
     def _take(self, batch: Batch) -> Batch:
         """The parts that this stream feeds. A face without a speech part brings its own sound."""
         if self.parts == ("face",):
-            return {"face": {**batch["face"], "waveform": batch["speech"]["waveform"], "lengths": batch["speech"]["lengths"]}}
+            names = ("waveform", "lengths", "given_embedding")
+            return {"face": {**batch["face"], **{name: batch["speech"][name] for name in names if name in batch["speech"]}}}
         return {part: batch[part] for part in self.parts}
 
 

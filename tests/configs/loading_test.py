@@ -9,7 +9,7 @@ from ml_collections import config_flags
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.models.track_source import EDITED_TRACK
 from sedtalker_jax.training.checkpoint import CheckpointConfig
-from sedtalker_jax.training.experiment import model_config
+from sedtalker_jax.training.experiment import model_config, reading_given
 from sedtalker_jax.training.losses import LossConfig
 from sedtalker_jax.training.optim import OptimConfig
 from sedtalker_jax.training.parallel import ParallelConfig
@@ -93,3 +93,34 @@ def test_tracks_that_drive_no_face_are_refused(overridden):
     config = overridden("demo.py", "--config.pipeline.tracks=t.npz")
     with pytest.raises(UserError, match="must end in 0"):
         streams_of(config.data, config.pipeline)
+
+
+def test_given_embeddings_come_from_the_command_line(overridden):
+    config = overridden("editemotalk.py:paper", "--config.pipeline.embeddings=v.npz")
+    streams = streams_of(config.data, config.pipeline)
+    assert {stream.parts: stream.pipeline.embeddings for stream in streams} == {("speech",): "v.npz", ("face",): "v.npz"}
+    config = overridden("sedtalker.py", "--config.pipeline.embeddings=v.npz")
+    with pytest.raises(UserError, match="pipeline.joins must be None with pipeline.embeddings"):
+        streams_of(config.data, config.pipeline)
+
+
+@pytest.mark.parametrize(
+    ("name", "arg", "encoders"),
+    [
+        ("editemotalk", "paper,smoke", {"content_encoder"}),
+        ("editemotalk", "smoke", {"encoder"}),
+        ("demo", "smoke", {"encoder"}),
+        ("diarizer", "smoke", set()),
+    ],
+)
+def test_a_model_that_reads_embeddings_has_encoders_for_the_words_alone(name, arg, encoders):
+    config = importlib.import_module(f"configs.{name}").get_config(arg)
+    model = model_config(reading_given(config.model.to_dict(), 12), {"rank": 8, "template_size": 4})
+    assert set(model.encoders) == encoders
+    assert (model.diarizer.given_size, model.diarizer.backbone, model.diarizer.frame_stacking) == (12, None, 1)
+
+
+def test_embeddings_without_a_diarizer_are_refused():
+    config = importlib.import_module("configs.animator").get_config("smoke")
+    with pytest.raises(UserError, match="pipeline.embeddings is what a diarizer reads"):
+        reading_given(config.model.to_dict(), 12)

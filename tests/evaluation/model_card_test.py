@@ -59,3 +59,20 @@ def test_a_runs_card_tells_licences_from_the_manifests_and_what_was_held_out(tmp
     for expected in ("parts: diarizer\n", "training steps: 1000", "wavlm-large", "meld", "ODbL 1.0", "Not evaluated."):
         assert expected in text, expected
     assert "pretrained/wavlm" not in text, "no paths of the machine"
+
+
+def test_a_runs_card_tells_of_given_embeddings_and_not_of_the_encoder_that_they_replace(tmp_path):
+    meta = {
+        "model": {"encoder": None, "content_encoder": {}, "diarizer": {"given_size": 12}, "animator": {"rank": 8}},
+        "config": {
+            "model": {"pretrained": "pretrained/wavlm-base-plus", "content_pretrained": "pretrained/hubert-base-ls960"},
+            "data": {},
+            "pipeline": {"embeddings": "vectors/emotion2vec.npz"},
+        },
+        "labels": PAPER,
+        "world_hash": "",
+    }
+    write_run_card(tmp_path, meta, [manifest(tmp_path / "one", corpus="ravdess")], 1_000)
+    text = (tmp_path / MODEL_CARD).read_text()
+    assert "encoder of the words begun from: hubert-base-ls960\n" in text and "wavlm" not in text
+    assert "emotion read from: given embeddings of 12 numbers, emotion2vec.npz\n" in text

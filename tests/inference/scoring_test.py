@@ -61,7 +61,7 @@ class Seer:
     def template(self, template):
         return template
 
-    def motion(self, waveform, activations, face, subject=None):
+    def motion(self, waveform, activations, face, subject=None, given_embedding=None):
         self.faces.append(face)
         self.moved_like.append(subject)
         moved = self._displacements[self._calls // 2]  # asked twice per clip: own track, true track
@@ -72,7 +72,7 @@ class Seer:
 class SeerWithoutDiarizer(Seer):
     """Asked once per clip, always with an emotion that is a number."""
 
-    def motion(self, waveform, activations, face, subject=None):
+    def motion(self, waveform, activations, face, subject=None, given_embedding=None):
         assert np.isfinite(activations).all()
         self._calls += 1
         return self.codec.normalise(self.codec.space.coefficients(self._displacements[self._calls - 1]))
@@ -125,7 +125,7 @@ def test_given_strengths_drive_the_model_and_the_true_ones_its_bound(worlds):
     asked = []
 
     class Listener(Seer):
-        def motion(self, waveform, activations, face, subject=None):
+        def motion(self, waveform, activations, face, subject=None, given_embedding=None):
             asked.append(activations)
             return super().motion(waveform, activations, face, subject)
 

@@ -4,8 +4,11 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
+from sedtalker_jax.data.given_embeddings import write_given_embeddings
+from sedtalker_jax.data.mixing import every_record
 from sedtalker_jax.inference.pipeline import SEDTalker
 from tests.data.corpora import layouts
 from tests.data.faces import trees
@@ -62,3 +65,27 @@ def test_prepared_records_train_and_are_scored(records, tmp_path, config, voices
     edited = config == "editemotalk"
     assert ("train/loss/consistency" in terms) == (tmp_path / "emotion_reader.npz").exists() == edited
     assert ("train/loss/levels" in terms) == voices and ("train/loss/lips" in terms) == faces
+
+
+def test_given_embeddings_train_are_scored_and_animate(records, tmp_path):
+    rng, size = np.random.default_rng(0), 12
+    clips = [record["id"] for record in every_record([records / "ravdess", records / "emovoca"])]
+    write_given_embeddings(tmp_path / "vectors.npz", {clip: rng.normal(size=size) for clip in clips})
+    np.save(tmp_path / "voice.npy", rng.normal(size=size))
+    workdir = tmp_path / "run"
+    flags = ["--config=configs/editemotalk.py:paper,smoke", f"--workdir={workdir}"]
+    flags += [f"--config.data.speech={records / 'ravdess'}", f"--config.data.face={records / 'emovoca'}"]
+    flags += [f"--config.pipeline.embeddings={tmp_path / 'vectors.npz'}"]
+    run("train.py", *flags)
+    run("evaluate.py", *flags, "--max_clips=2", "--baseline_clips=4")
+    metrics = json.loads((workdir / "metrics.json").read_text())
+    assert {"emotion", "animation"} <= set(metrics) and metrics["info"]["embeddings"].endswith("vectors.npz")
+    assert "given embeddings of 12 numbers, vectors.npz" in (workdir / "MODEL_CARD.md").read_text()
+    model = SEDTalker.load(workdir)
+    # One encoder alone, for the words; of the diarizer a linear map and the heads.
+    assert set(model.params) == {"diarizer", "content_encoder", "content_layers", "animator"}
+    assert model.params["diarizer"]["embed"]["kernel"].shape[0] == size
+    speech = next((records.parent / "ravdess").rglob("03-01-05-01-*.wav"))
+    talk = tmp_path / "talk.npy"
+    run("-m", "sedtalker_jax", "animate", speech, "--checkpoint", workdir, "--embedding", tmp_path / "voice.npy", "--out", talk)
+    assert np.isfinite(np.load(talk)).all()
