@@ -5,7 +5,7 @@
     random      along a random direction of the same length in whitened space, read by the same heads
     one-hot     no embedding: the activation goes over into the target's label, at the strength that faces have in it
 
-Whatever the way, the motion changes by the dictionary's expression gain, as in use.
+Whatever the way, the motion changes by the dictionary's expression gain and parts no shut lips, as in use.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from jaxtyping import Float
 from sedtalker_jax import axes
 from sedtalker_jax.emotion import EditDictionary, EmotionTrack
 from sedtalker_jax.emotion.labels import NEUTRAL
+from sedtalker_jax.face.template import FaceTemplate
+from sedtalker_jax.inference.editing import keep_lips_shut
 from sedtalker_jax.inference.pipeline import SEDTalker
 from sedtalker_jax.inference.programs import animate_rows
 
@@ -40,7 +42,7 @@ class ClipSweep:
       dictionary: its boundaries.
       waveform: [S] at 16 kHz.
       embedding: [T, C] as heard.
-      code: [Q] of the face.
+      face: that is moved.
       source, target: emotions.
       strength: activation of the target in faces that show it.
       seed: of the random direction.
@@ -50,7 +52,7 @@ class ClipSweep:
     dictionary: EditDictionary
     waveform: Float[np.ndarray, " S"]
     embedding: Float[np.ndarray, "T C"]
-    code: Float[np.ndarray, " Q"]
+    face: FaceTemplate
     source: str
     target: str
     strength: float
@@ -70,8 +72,8 @@ class ClipSweep:
             embeddings = self.embeddings(arm, alphas)
             activations = np.stack([self._activation(embedding) for embedding in embeddings])
         moved = self._animate(activations, embeddings)
-        change = self.dictionary.expression_gain * (moved - self.unedited)
         codec = self.model.codec
+        change = keep_lips_shut(codec, self.face, self.unedited, self.dictionary.expression_gain * (moved - self.unedited))
         return (self.unedited + change) * codec.motion_std + codec.motion_mean
 
     def embeddings(self, arm: str, alphas: Float[np.ndarray, " A"]) -> Float[np.ndarray, "A T C"]:
@@ -137,7 +139,7 @@ class ClipSweep:
         room = axes.num_speech_frames(padded.shape[1]), axes.num_animation_frames(padded.shape[1], model.fps)
         frames, pieces = activations.shape[1], []
         length, num_frames = np.array([len(self.waveform)], np.int32), np.array([frames], np.int32)
-        code = self.code[None]
+        code = model.codec.template_code(self.face.vertices)[None]
         for start in range(0, len(activations), ROWS):
             rows = slice(start, start + ROWS)
             embedding, activation = _filled(embeddings[rows], room[0]), _filled(activations[rows], room[1])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sedtalker_jax.evaluation.editing_arms import ARMS, ROWS, ClipSweep
+from sedtalker_jax.inference.editing import SHUT_WITHIN_M
 from tests.inference.talker import noise, tiny_talker
 from tests.support import LABELS
 
@@ -17,10 +18,9 @@ STRENGTH = 0.8
 def sweep():
     talker, waveform = tiny_talker(), noise(0.9)
     (heard,) = talker.hear(waveform)
-    code = talker.codec.template_code(talker.template(None).vertices)
     # The bound is for users; where these arms lead must not depend on it.
     dictionary = dataclasses.replace(talker.edit_dictionary, bound=1e6)
-    return ClipSweep(talker, dictionary, waveform, heard.embedding, code, "sad", "happy", STRENGTH, seed=0)
+    return ClipSweep(talker, dictionary, waveform, heard.embedding, talker.template(None), "sad", "happy", STRENGTH, seed=0)
 
 
 def metres(sweep, motion):
@@ -94,6 +94,23 @@ def test_the_change_grows_with_the_expression_gain(sweep, gain):
     plain, changed = sweep.motion("ours", alphas), louder.motion("ours", alphas)
     np.testing.assert_allclose(changed[0], plain[0], atol=1e-9)
     np.testing.assert_allclose(changed[1] - changed[0], gain * (plain[1] - plain[0]), atol=1e-9)
+
+
+def test_shut_lips_stay_shut_at_every_alpha(sweep, monkeypatch):
+    upper, lower = 3, 8
+    monkeypatch.setattr("sedtalker_jax.data.face_codec.lip_points", lambda topology: (upper, lower))
+    codec, rest = sweep.model.codec, sweep.face.vertices[upper] - sweep.face.vertices[lower]
+
+    def gap(motion):
+        vertices = codec.space.vertices(sweep.face.vertices, motion.reshape(-1, motion.shape[-1]).astype(np.float32))
+        return (vertices[:, upper] - vertices[:, lower]).reshape(*motion.shape[:-1], 3)
+
+    moved = gap(sweep.motion("ours", np.array([0.0, 0.5, 1.0])))
+    opening = np.linalg.norm(moved[0], axis=-1) - np.linalg.norm(rest)
+    shut = opening < SHUT_WITHIN_M
+    # The random animator's lips are anywhere; of one recording some frames must be shut for the test to say something.
+    assert 0 < shut.sum()
+    np.testing.assert_allclose(moved[1:, shut], np.broadcast_to(moved[0, shut], moved[1:, shut].shape), atol=1e-7)
 
 
 def test_alphas_do_not_depend_on_what_is_animated_beside_them(sweep):

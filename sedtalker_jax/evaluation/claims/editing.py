@@ -252,13 +252,12 @@ class EditScorer:
     def _sweep(self, name: str, number: int) -> ClipSweep:
         model, record = self.models[name], self.records[number]
         source, target = self.pairs[number]
-        template = self.scores.space.template(record["template"])
         return ClipSweep(
             model=model,
             dictionary=model.edit_dictionary,
             waveform=record["waveform"],
             embedding=self._embeddings[name][number],
-            code=model.codec.template_code(template.vertices),
+            face=self.scores.space.template(record["template"]),
             source=source,
             target=target,
             strength=self.strength[target],
