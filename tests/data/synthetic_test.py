@@ -37,7 +37,10 @@ def rules(request):
 
 
 @pytest.fixture(scope="module")
-def built(rules, tmp_path_factory):
+def built(rules, request, tmp_path_factory):
+    """The smallest world, made by two processes."""
+    if rules is RULES:
+        return request.getfixturevalue("tiny_world")
     out = tmp_path_factory.mktemp("world") / "two"
     synthetic.build(rules, out, "tiny", workers=2, progress=False)
     return out

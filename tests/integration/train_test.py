@@ -13,7 +13,8 @@ STEPS = 7
 
 
 def start(workdir, world, *, devices=1, extra=()):
-    environment = dict(os.environ, JAX_PLATFORMS="cpu", XLA_FLAGS=f"--xla_force_host_platform_device_count={devices}")
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
+    environment = dict(os.environ, JAX_PLATFORMS="cpu", XLA_FLAGS=flags)
     command = [sys.executable, "train.py", "--config=configs/demo.py:smoke", f"--workdir={workdir}"]
     command += [f"--config.data.directory={world}", f"--config.num_steps={STEPS}", "--config.checkpoint.every_steps=2", *extra]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import jax
 import pytest
 
 from sedtalker_jax.speech.benchmark import forward_flops
-from tests.speech.support import encode, noise, quick_jit, small_config, small_params
+from tests.speech.support import encode, noise, small_config, small_params
 
 
 def test_flop_formula_agrees_with_the_compiler():
@@ -22,5 +23,5 @@ def test_flop_formula_agrees_with_the_compiler():
         num_conv_pos_embeddings=32,
     )
     params = small_params(config)
-    compiled = quick_jit(lambda p, x: encode(config, p, x).last_hidden_state).lower(params, noise(1, 32_000)).compile()
+    compiled = jax.jit(lambda p, x: encode(config, p, x).last_hidden_state).lower(params, noise(1, 32_000)).compile()
     assert compiled.cost_analysis()["flops"] == pytest.approx(forward_flops(config, 32_000), rel=0.1)

@@ -53,14 +53,6 @@ def small_params(config: SpeechEncoderConfig, dtype=jnp.float32):
     return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
-# The tests compile much and compute little: LLVM's effort is what they would wait for.
-_QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-
-
-def quick_jit(function):
-    return jax.jit(function, compiler_options=_QUICK)
-
-
 def encode(config: SpeechEncoderConfig, params, waveforms, lengths=None, keys=None, hidden_states: bool = True, **options):
     """The encoder of a config, to be called inside a compiled function; options are SpeechEncoder's."""
     encoder = SpeechEncoder(config, **options)
@@ -69,7 +61,7 @@ def encode(config: SpeechEncoderConfig, params, waveforms, lengths=None, keys=No
 
 @functools.cache
 def _compiled(config: SpeechEncoderConfig, hidden_states: bool, options: tuple):
-    return quick_jit(functools.partial(encode, config, hidden_states=hidden_states, **dict(options)))
+    return jax.jit(functools.partial(encode, config, hidden_states=hidden_states, **dict(options)))
 
 
 def apply(config: SpeechEncoderConfig, params, waveforms, lengths=None, keys=None, hidden_states: bool = True, **options):

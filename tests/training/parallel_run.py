@@ -11,6 +11,8 @@ import argparse
 import functools
 import os
 
+from tests.compile_effort import QUICK
+
 parser = argparse.ArgumentParser()
 parser.add_argument("out")
 parser.add_argument("--mode", default="pmap")
@@ -21,8 +23,8 @@ parser.add_argument("--process", type=int, default=0)
 parser.add_argument("--processes", type=int, default=1)
 parser.add_argument("--port", type=int, default=0)
 arguments = parser.parse_args()
-# Each layout compiles its own programs and runs them six times: compiling without optimisation is what saves time.
-os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={arguments.devices} --xla_backend_optimization_level=0"
+# Each layout compiles its own programs and runs them six times.
+os.environ["XLA_FLAGS"] = f"{QUICK} --xla_force_host_platform_device_count={arguments.devices}"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax  # noqa: E402
