@@ -15,7 +15,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import pytest
 from absl import flags
 
-from tests.compile_effort import QUICK
+from tests.compile_effort import FULL, QUICK
 
 flags.FLAGS.mark_as_parsed()
 
@@ -29,6 +29,18 @@ def pytest_configure(config):
     config.add_cleanup(compiled.cleanup)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled.name
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+
+@pytest.fixture
+def as_users_compile(monkeypatch):
+    """For tests in which different programs give the same bits, which XLA keeps to with its default effort only."""
+    import jax
+
+    # Programs that other tests compiled in this process, with less effort.
+    jax.clear_caches()
+    monkeypatch.setenv("XLA_FLAGS", FULL)
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

@@ -33,7 +33,7 @@ def test_the_face_is_as_heard_beyond_the_reach_of_an_edit_and_moves_inside():
     assert np.abs(spread - heard)[outside].max() > 0
 
 
-def test_frames_outside_an_edit_keep_category_and_intensity_bit_by_bit():
+def test_frames_outside_an_edit_keep_category_and_intensity_bit_by_bit(as_users_compile):
     talker, waveform = tiny_talker(), noise(2.5)
     edited = talker.edit(waveform, schedule(Edit("sad", 2.0, start=0.5, end=0.7, fade=0.1)))
     times = edited.track.times
@@ -46,7 +46,7 @@ def test_frames_outside_an_edit_keep_category_and_intensity_bit_by_bit():
     np.testing.assert_array_equal(edited.before[outside], edited.after[outside])
 
 
-def test_alpha_zero_changes_nothing():
+def test_alpha_zero_changes_nothing(as_users_compile):
     talker, waveform = tiny_talker(), noise(0.9)
     edited = talker.edit(waveform, schedule(Edit("angry", 0.0)))
     np.testing.assert_array_equal(edited.track.probabilities, talker.diarize(waveform).probabilities)

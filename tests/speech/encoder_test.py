@@ -132,7 +132,7 @@ def test_randomness_belongs_to_the_example():
     assert relative_difference(batch, deterministic) > 0.01
 
 
-def test_layerdrop_keeps_wavlms_first_layer():
+def test_layerdrop_keeps_wavlms_first_layer(as_users_compile):
     waveforms = noise(4, 4_000)
     keys = example_keys(jnp.arange(4, dtype=jnp.uint32), 0)
     for variant, kept in [("wavlm-base", True), ("wav2vec2-base", False)]:

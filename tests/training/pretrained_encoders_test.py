@@ -74,7 +74,7 @@ def test_each_encoder_begins_from_its_own_checkpoint_and_keeps_its_frozen_parts_
     assert set(state.frozen) == {"encoder", "content_encoder"}
 
 
-def test_training_a_checkpoint_and_use(config, checkpoints, tmp_path):
+def test_training_a_checkpoint_and_use(as_users_compile, config, checkpoints, tmp_path):
     experiment = Experiment(config, tmp_path)
     logged = train(experiment, str(tmp_path))
     assert np.isfinite(logged["valid/vertices"]) and np.isfinite(logged["valid/category"])
