@@ -11,9 +11,11 @@ from sedtalker_jax.cli import main
 from sedtalker_jax.emotion import Edit, EditDictionary, EditSchedule
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.inference.editing import fit_edit_dictionary
+from sedtalker_jax.inference.editing_sheet import edit_sheet
 from sedtalker_jax.inference.pipeline import SEDTalker
+from sedtalker_jax.inference.style_fit import fit_style
 from sedtalker_jax.models.sedtalker import SEDTalkerModel
-from tests.inference.talker import NUM_VERTICES, WINDOW_S, noise, tiny_codec, tiny_talker
+from tests.inference.talker import NUM_VERTICES, SUBJECTS, WINDOW_S, noise, tiny_codec, tiny_talker
 from tests.models.given_embedding_test import SIZE, reading_model
 from tests.support import LABELS, random_batch, random_params
 
@@ -107,6 +109,31 @@ def test_a_causal_animator_streams_what_it_animates():
     assert np.abs(other - whole.vertices).max() > 1e-5
     with pytest.raises(UserError, match="give --embedding"):
         talker.animate_stream(waveform, whole.track)
+
+
+def test_a_style_is_fitted_under_what_the_vector_says():
+    config = reader().model.config
+    model = SEDTalkerModel(
+        dataclasses.replace(config, animator=dataclasses.replace(config.animator, num_subjects=len(SUBJECTS)))
+    )
+    batch = random_batch(1)
+    batch["speech"]["given_embedding"] = np.zeros((1, SIZE), np.float32)
+    meta = {"labels": LABELS, "fps": 30.0, "config": {"pipeline": {"max_seconds": 2.0}}}
+    talker = SEDTalker(model, random_params(model, batch, seed=3), dataclasses.replace(tiny_codec(), subjects=SUBJECTS), meta)
+    waveform, face = noise(3.1), talker.template(None)
+    capture = talker.animate(waveform, subject="bob", given_embedding=CALM).vertices
+    own, other = (fit_style(talker, waveform, capture, face, num_steps=1, given_embedding=given) for given in (CALM, CROSS))
+    assert own.before != other.before
+    with pytest.raises(UserError, match="give --embedding"):
+        fit_style(talker, waveform, capture, face, num_steps=1)
+
+
+def test_a_sheet_of_edits_starts_from_it():
+    options = dict(alphas=(0.0,), size=40)
+    sheets = [edit_sheet(reader(), noise(0.9), given_embedding=given, **options)[0] for given in (CALM, CROSS)]
+    assert sheets[0].shape == sheets[1].shape and sheets[0].std() > 0
+    with pytest.raises(UserError, match="give --embedding"):
+        edit_sheet(reader(), noise(0.9), **options)
 
 
 def test_the_commands_take_it(tmp_path, monkeypatch, capsys):
