@@ -4,9 +4,13 @@
     python -m kernels.aot --target h200                   in an environment with jax[cuda13] and absl-py (make aot-gpu)
 
 Columns: bytes of arguments and results, temporary bytes in device memory, registers and spilled bytes per thread and
-shared memory (GPU) or vector memory and VLIW bundles of a grid step (TPU), and the least time that memory, special functions
-and float32 issue allow. A kernel that does not compile shows the compiler's message, and the exit
-code is 1. libtpu is under licence terms of its own, so no other part of this project needs it.
+shared memory (GPU) or vector memory and VLIW bundles per time step and tile of 1,024 channels (TPU), the time that these take
+at the device's clock, and the least time that memory, special functions and float32 issue allow. What a kernel does in some
+grid steps only, such as the copies of a block, is counted in all, so the bundles are an upper bound; but of the two loops that
+prepare the first channel tile and the others, each in its share. A kernel that does not compile shows the compiler's message,
+and the exit code is 1. libtpu is under licence terms of its own, so no other part of this project needs it.
+
+    python -m kernels.aot --table build/aot_tpu.json      the rows of an earlier run as the table of the README
 """
 
 from __future__ import annotations
@@ -26,6 +30,8 @@ _BUNDLE = re.compile(r"\s*(?:0x)?[0-9a-f]+\s+(\w\w)?:\s*(>*)\s*\{(.*)")
 """A line of a TPU schedule: address, label, one `>` per loop that it is in, operations."""
 _EXIT_TEST = re.compile(r"scmp\.ge\S* (\(\S+\), )?%\S+, (\d+) +/\* loop exit test")
 """The end of a loop of a fixed number of turns; the test of the loop round it is made at its end, on condition."""
+_JUMP = re.compile(r"sbr\.rel \S+ target = \$region(\d+)")
+_START = re.compile(r"(?:Start|Start/End empty) region (\d+)")
 
 TPU_TOPOLOGIES = {"v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
 ROOFLINE_NAMES = {"v5e": "TPU v5e", "v5p": "TPU v5p", "v6e": "TPU v6e", "h200": "NVIDIA H200"}
@@ -53,7 +59,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--implementation", help="by default the one that the platform takes by itself")
     parser.add_argument("--out", type=Path, help="also write the rows as JSON")
     parser.add_argument("--keep-dumps", type=Path, help="keep the compilers' dumps in this directory")
+    parser.add_argument("--table", type=Path, metavar="JSON", help="compile nothing; print the rows of this file as a table")
     args = parser.parse_args(argv)
+    if args.table:
+        print("\n".join(tpu_table(json.loads(args.table.read_text()))))
+        return 0
     targets = args.target.split(",")
     unknown = [t for t in targets if t not in ROOFLINE_NAMES]
     if unknown or ("h200" in targets and len(targets) > 1):
@@ -129,7 +139,7 @@ def _compile_all(target: str, args, dumps: Path) -> list[dict]:
                     row["output_MiB"] = memory.output_size_in_bytes / 2**20
                     row["temporary_MiB"] = memory.temp_size_in_bytes / 2**20
                     fresh = sorted(set(dumps.rglob("*")) - before)
-                    row |= _gpu_resources(fresh) if target == "h200" else _tpu_resources(fresh)
+                    row |= _gpu_resources(fresh) if target == "h200" else _tpu_resources(fresh, one, ROOFLINE_NAMES[target])
                 rows.append(row)
                 _print(row)
     return rows
@@ -149,18 +159,31 @@ def _function(spec, mode: str, implementation: str | None):
     return forward if mode == "forward" else jax.grad(lambda arrays: jnp.sum(forward(arrays).astype(jnp.float32)))
 
 
-def _tpu_resources(files: list[Path]) -> dict:
-    """Per kernel: MiB of vector memory, the loops of a grid step as `innermost_loops` and its bundles outside them."""
+def _tpu_resources(files: list[Path], spec, device_name: str) -> dict:
+    """Per kernel, MiB of vector memory, `innermost_loops` and bundles per time step and channel tile; and the time of all."""
+    from kernels.selective_scan import roofline
+
+    device = roofline.device_named(device_name)
+    cores, tiles = min(device.cores, spec.batch), -(-spec.channels // 1024)
+    tile_steps = spec.batch * spec.length * tiles
     found = {}
     for path in files:
         match = re.search(r"(selective_scan_(?:fwd|bwd))\S*-\d+-(final_bundles|pre-finalize)", path.name)
         if match:
             kernel, text = found.setdefault(match.group(1), {}), path.read_text()
             if match.group(2) == "final_bundles":
-                kernel["loops"], kernel["outside"] = innermost_loops(text)
+                loops, outside, grid = innermost_loops(text)
+                shares = [1.0] * len(loops)
+                skipped = [i for i, (_, _, may_be_skipped) in enumerate(loops) if may_be_skipped]
+                if tiles > 1 and len(skipped) == 2:
+                    shares[skipped[0]], shares[skipped[1]] = 1 / tiles, 1 - 1 / tiles
+                inside = sum(share * turns * bundles for share, (turns, bundles, _) in zip(shares, loops, strict=True))
+                kernel |= {"loops": [loop[:2] for loop in loops], "outside": outside, "grid": grid * cores}
+                kernel["bundles"] = round(kernel["grid"] * (outside + inside) / tile_steps, 2)
             else:
                 kernel["vector_memory_MiB"] = round(vector_memory(text) / 2**20, 1)
-    return {"kernels": found}
+    bundles = tile_steps * sum(kernel["bundles"] for kernel in found.values())
+    return {"kernels": found, "estimate_ms": 1e3 * bundles / (device.clock * cores)}
 
 
 def vector_memory(text: str) -> int:
@@ -168,48 +191,56 @@ def vector_memory(text: str) -> int:
     return sum(int(size, 16) for size in re.findall(r"space=vmem, size = (0x[0-9a-f]+), scoped", text))
 
 
-def innermost_loops(text: str) -> tuple[list[list[int | None]], int]:
-    """([turns, bundles of a turn] of each innermost loop, bundles of a grid step outside them) of a schedule.
+def innermost_loops(text: str) -> tuple[list[tuple[int, int, bool]], int, int]:
+    """A schedule's innermost loops, the bundles of a grid step outside them, and the grid steps of a core.
 
-    Loops are in program order, with the turns of all the loops round them but the grid's; None where a number of turns is
-    computed by the kernel. The grid's loop is the one outermost loop; a grid of one step has none. A loop begins at a line
-    labelled LB and holds the following bundles of at least its depth, empty ones aside, which show no depth.
+    A loop is (turns, bundles of a turn, whether some grid steps may jump over it), in program order, with the turns of all the
+    loops round it but the grid's. The grid's loop is the one outermost loop, and takes a turn more at each end for the copies
+    alone; a grid of one step has none. A loop begins at a line labelled LB and holds the following bundles of at least its
+    depth, empty ones aside, which show no depth.
+
+    Raises:
+      ValueError: a number of turns is computed by the kernel.
     """
-    open_loops, done, outside = [], [], 0
+    open_loops, done, outside, grid = [], [], 0, 1
+    started, jumped_to = set(), set()
     for line in text.splitlines():
         match = _BUNDLE.match(line)
         if not match:
             continue
         label, depth, operations = match.group(1), len(match.group(2)), match.group(3)
+        started.update(_START.findall(operations))
+        jumped_to -= started
         if label == "LB":
             open_loops = open_loops[: depth - 1]
-            open_loops.append({"bundles": 0, "turns": None, "parents": list(open_loops), "inner": True})
+            new = {"bundles": 0, "turns": None, "parents": list(open_loops), "inner": True, "jumps": len(jumped_to)}
+            open_loops.append(new)
             for parent in open_loops[:-1]:
                 parent["inner"] = False
             done.append(open_loops[-1])
         elif not operations.startswith("}"):
             open_loops = open_loops[:depth]
+        # A target that has begun already is a loop's own. The grid's first and last turn jump over all else.
+        jumped_to.update(set(_JUMP.findall(operations)) - started)
         if open_loops:
             open_loops[-1]["bundles"] += 1
             for of_outer, turns in _EXIT_TEST.findall(operations):
                 open_loops[-2 if of_outer else -1]["turns"] = int(turns)
         else:
             outside += 1
+    if any(loop["turns"] is None for loop in done):
+        raise ValueError("a loop whose number of turns the schedule does not show")
     outermost = [loop for loop in done if not loop["parents"]]
     if len(outermost) == 1 and not outermost[0]["inner"]:
-        outside, outermost[0]["turns"] = 0, 1
-    loops = []
+        outside, grid, outermost[0]["turns"] = 0, outermost[0]["turns"] - 2, 1
+    loops, round_all = [], min((loop["jumps"] for loop in done if loop["inner"]), default=0)
     for loop in done:
-        turns = _product([x["turns"] for x in (*loop["parents"], loop)])
+        turns = math.prod(x["turns"] for x in (*loop["parents"], loop))
         if loop["inner"]:
-            loops.append([turns, loop["bundles"]])
+            loops.append((turns, loop["bundles"], loop["jumps"] > round_all))
         else:
-            outside += (turns or 1) * loop["bundles"]
-    return loops, outside
-
-
-def _product(numbers: list[int | None]) -> int | None:
-    return None if None in numbers else math.prod(numbers)
+            outside += turns * loop["bundles"]
+    return loops, outside, grid
 
 
 def _gpu_resources(files: list[Path]) -> dict:
@@ -250,11 +281,44 @@ def _print(row: dict) -> None:
     if "error" in row:
         print(f"{head} FAILS  {row['error'].splitlines()[0][:300]}", flush=True)
         return
+    estimate = f"  estimate {row['estimate_ms']:.3f} ms" if "estimate_ms" in row else ""
     print(
         f"{head} compiles  in+out {row['argument_MiB'] + row['output_MiB']:.1f} MiB  temporary {row['temporary_MiB']:.1f} MiB"
-        f"  at least {row['bound_ms']:.3f} ms ({row['bound_by']})  {row['kernels']}",
+        f"{estimate}  at least {row['bound_ms']:.3f} ms ({row['bound_by']})  {row['kernels']}",
         flush=True,
     )
+
+
+def tpu_table(rows: list[dict]) -> list[str]:
+    """Markdown lines, one per problem, from rows of the gradient program (mode "backward") in float32 and bfloat16."""
+    rows = [row for row in rows if row["mode"] == "backward" and "estimate_ms" in row]
+    targets, specs = (list(dict.fromkeys(row[key] for row in rows)) for key in ("target", "spec"))
+    by_key = {(row["target"], row["spec"], row["dtype"]): row for row in rows}
+
+    def pair(target, spec, show):
+        return " / ".join(show(by_key[target, spec, t]) for t in ("float32", "bfloat16") if (target, spec, t) in by_key)
+
+    first = targets[0]
+    columns = {
+        f"HBM in and out, temporary ({first}), MiB": lambda spec: pair(
+            first, spec, lambda r: f"{r['argument_MiB'] + r['output_MiB']:.0f}, {r['temporary_MiB']:.0f}"
+        ),
+        f"VMEM forward, backward ({first}), MiB": lambda spec: pair(
+            first,
+            spec,
+            lambda r: ", ".join(f"{r['kernels'][k]['vector_memory_MiB']:.0f}" for k in sorted(r["kernels"], reverse=True)),
+        ),
+    }
+    for kernel, digits in (("fwd", 1), ("bwd", 0)):
+        for target in targets:
+            columns[f"{kernel}: {target}"] = lambda spec, target=target, kernel=kernel, digits=digits: pair(
+                target, spec, lambda r: f"{r['kernels']['selective_scan_' + kernel]['bundles']:.{digits}f}"
+            )
+    columns[f"both on {first}, estimate (bound), ms"] = lambda spec: pair(
+        first, spec, lambda r: f"{r['estimate_ms']:.2f} ({r['bound_ms']:.2f})"
+    )
+    lines = [f"| float32 / bfloat16 | {' | '.join(columns)} |", f"|---|{'---:|' * len(columns)}"]
+    return lines + [f"| `{spec}` | {' | '.join(show(spec) for show in columns.values())} |" for spec in specs]
 
 
 if __name__ == "__main__":

@@ -16,21 +16,26 @@ from kernels.selective_scan.arg_specs import ArgSpec
 
 @dataclasses.dataclass(frozen=True)
 class Device:
-    """Peak rates per second: memory in bytes, special functions and float32 instructions in operations."""
+    """Peak rates per second: memory in bytes, special functions and float32 instructions in operations.
+
+    clock: of a TPU core, in Hz; 0 where nothing is counted in bundles. cores: that one call can use at once.
+    """
 
     name: str
     memory: float
     special: float
     float32: float
+    clock: float = 0.0
+    cores: int = 1
 
 
 DEVICES = (
     # 132 SMs at 1.98 GHz: 16 special functions and 128 float32 lanes per SM and cycle.
     Device("H200", 4.8e12, 132 * 16 * 1.98e9, 132 * 128 * 1.98e9),
     # One register of 8 x 128 per bundle and unit; four vector slots. Clocks follow from the published matrix peaks.
-    Device("TPU v5e", 819e9, 1024 * 1.5e9, 4 * 1024 * 1.5e9),
-    Device("TPU v5p", 2765e9, 2 * 1024 * 1.75e9, 2 * 4 * 1024 * 1.75e9),
-    Device("TPU v6e", 1640e9, 1024 * 1.75e9, 4 * 1024 * 1.75e9),
+    Device("TPU v5e", 819e9, 1024 * 1.5e9, 4 * 1024 * 1.5e9, clock=1.5e9),
+    Device("TPU v5p", 2765e9, 2 * 1024 * 1.75e9, 2 * 4 * 1024 * 1.75e9, clock=1.75e9, cores=2),
+    Device("TPU v6e", 1640e9, 1024 * 1.75e9, 4 * 1024 * 1.75e9, clock=1.75e9),
 )
 
 

@@ -50,8 +50,8 @@ def _kernel(*refs, names, plan: Plan):
         silu = z * gate
         return dy, dy * silu, gate + silu * (1.0 - gate)
 
-    def prepare(group):
-        _, delta = k.delta(group, bias)
+    def prepare(group, splats):
+        _, delta = k.delta(group, bias, splats)
         k.put_tiles("active", group, delta)
         k.put_tiles("inflow", group, delta * k.tile("u", group))
         k.put_tiles("gy", group, output_gradient(group)[1])

@@ -17,6 +17,8 @@ from kernels.selective_scan.pallas_tpu import layout
 from kernels.selective_scan.pallas_tpu.layout import LANES, SUBLANES, Kernel, Plan
 
 STEPS_LIMIT = 640
+# Steps of the recurrence that are written out.
+TOGETHER = 2 * SUBLANES
 # Of the 64 MiB: splats, step-wise scratch, and the blocks with their second copies.
 MEMORY_LIMIT = 44 * 2**20
 
@@ -30,8 +32,8 @@ def _kernel(*refs, names, plan: Plan, chunk: int):
     def _():
         r["final"][0, :, tile] = r["initial_state"][0, :, tile]
 
-    def prepare(group):
-        _, delta = k.delta(group, bias)
+    def prepare(group, splats):
+        _, delta = k.delta(group, bias, splats)
         k.put_tiles("active", group, delta)
         k.put_tiles("inflow", group, delta * k.tile("u", group))
 
@@ -47,22 +49,38 @@ def _kernel(*refs, names, plan: Plan, chunk: int):
         k.step("readout", t)[...] = reads[0]
         return following
 
-    pieces = r["entering"].shape[1]
-    together = _together(chunk)
-    needed = -(-plan.length // together)
-    before = layout.chunk_order(plan, plan.reverse)(pl.program_id(1)) * (plan.steps // together)
-
-    def advance(j, h):
-        j = pieces - 1 - j if plan.reverse else j
+    def enter(j, h):
         for n in states:
             r["entering"][0, j, n, 0] = h[n]
-        turns = chunk // together
-        if needed * together < plan.chunks * pieces * chunk:
-            # Nothing but padding lies behind the last step.
-            turns = jnp.clip(needed - before - j * turns, 0, turns)
-        return k.walk(j * chunk, turns, together, step, h, plan.reverse)
 
-    h = layout.loop(pieces, advance, tuple(r["final"][0, n, tile] for n in states))
+    def walk_piece(j, steps, h):
+        enter(j, h)
+        turns, left = divmod(steps, TOGETHER)
+        parts = [(0, turns, TOGETHER), (turns * TOGETHER, 1, left)]
+        for first, turns, together in reversed(parts) if plan.reverse else parts:
+            if turns * together:
+                h = k.walk(j * chunk + first, turns, together, step, h, plan.reverse)
+        return h
+
+    pieces = r["entering"].shape[1]
+    # A block that holds all of time ends with its last step; of several, the last one walks through its padding.
+    whole, rest = divmod(plan.length, chunk) if plan.chunks == 1 else (pieces, 0)
+
+    def walk_whole(h):
+        return layout.loop(whole, lambda j, h: walk_piece(whole - 1 - j if plan.reverse else j, chunk, h), h)
+
+    def walk_rest(h):
+        return walk_piece(whole, rest, h) if rest else h
+
+    def pass_padding(h):
+        for j in range(whole + (rest > 0), pieces):
+            enter(j, h)
+        return h
+
+    order = (walk_whole, walk_rest, pass_padding)
+    h = tuple(r["final"][0, n, tile] for n in states)
+    for part in reversed(order) if plan.reverse else order:
+        h = part(h)
     for n in states:
         r["final"][0, n, tile] = h[n]
 
@@ -78,22 +96,16 @@ def _kernel(*refs, names, plan: Plan, chunk: int):
     k.for_groups(finish)
 
 
-def _together(chunk: int) -> int:
-    """Steps of the recurrence that are written out."""
-    return 2 * SUBLANES if chunk % (2 * SUBLANES) == 0 else SUBLANES
-
-
 def _blocks(plan: Plan) -> tuple[Plan, int]:
     """The plan with several chunks per grid step, and how many: setting up a step's copies costs as much as eight steps."""
     numbers, rows = 2 * plan.width + plan.flags, 3 * (plan.rows + 1) + 8 * plan.rows
     limit = min(STEPS_LIMIT, MEMORY_LIMIT // (4 * LANES * (numbers + rows)))
-    together = _together(plan.steps)
-    needed = -(-plan.length // together) * together
-    if needed > limit:
+    needed = -(-plan.length // SUBLANES)
+    if needed * SUBLANES > limit:
         pieces = max(m for m in range(1, plan.chunks + 1) if plan.chunks % m == 0 and m * plan.steps <= limit or m == 1)
         return dataclasses.replace(plan, steps=plan.steps * pieces, chunks=plan.chunks // pieces), pieces
     # One block, no longer than it must be for loops of many groups (see `groups_together`).
-    groups = min(range(needed // SUBLANES, plan.groups * plan.chunks + 1), key=lambda g: g + 2 * g // layout.groups_together(g))
+    groups = min(range(needed, plan.groups * plan.chunks + 1), key=lambda g: g + 2 * g // layout.groups_together(g))
     return dataclasses.replace(plan, steps=groups * SUBLANES, chunks=1), plan.chunks
 
 

@@ -279,12 +279,24 @@ class Kernel:
         column = self.refs["per_step"][0, here, pl.ds(column, 1)]
         return jnp.broadcast_to(column, (SUBLANES, LANES))[None]
 
-    def delta(self, group, bias):
-        """(raw, activated) delta of eight steps, as tiles."""
-        raw, valid = self.tile("delta", group), self.valid(group)
+    def delta(self, group, bias, splats=None):
+        """(raw, activated) delta of eight steps, as tiles; if given, in the order that `behind` describes."""
+        raw, valid = self.behind(self.tile("delta", group), splats), self.valid(group)
         raw = raw if bias is None else raw + bias
         delta = softplus(raw) if self.plan.softplus else raw
         return raw, delta if valid is None else delta * valid
+
+    def behind(self, tiles, splats):
+        """`tiles` [S, 8, 128], row by row behind `splats`, a tile of each state, or None for no order.
+
+        The compiler orders operations by the longest path that follows and takes no turns: it would do all arithmetic, then
+        all splats, though different units do them. A selection that never selects costs an operation and forces the turns.
+        """
+        if splats is None:
+            return tiles
+        never = self.refs["selectors"][pl.ds(0, SUBLANES), :] > 1.0
+        last = [(row + 1) * len(splats) // self.plan.rows - 1 for row in range(self.plan.rows)]
+        return jnp.stack([jnp.where(never, splats[max(n, 0)], tiles[row]) for row, n in enumerate(last)])
 
     def put_tiles(self, name, group, tiles):
         """Writes tiles [S, 8, 128] to step-wise scratch."""
@@ -306,17 +318,14 @@ class Kernel:
         """The channels (S, 128) of step t of step-wise scratch, a reference."""
         return self.refs[name].at[pl.ds(t * (self.plan.rows + 1), self.plan.rows), :]
 
-    def for_groups(self, body, carry=(), first=None):
-        """carry = body(group, carry) for each group of eight steps; `first(group, count)` for `count` groups together.
+    def for_groups(self, body, carry=()):
+        """carry = body(group, carry) for each group of eight steps; many are written out.
 
-        Many groups are written out: filling and draining the pipelines of the matrix and permute units costs as much as
-        sixteen steps' work, each time.
+        Filling and draining the pipelines of the matrix and permute units costs as much as sixteen steps' work, each time.
         """
         count = groups_together(self.plan.groups)
 
         def some(k, carry):
-            if first is not None:
-                first(k * count, count)
             for i in range(count):
                 carry = body(k * count + i, carry)
             return carry
@@ -324,34 +333,46 @@ class Kernel:
         return loop(self.plan.groups // count, some, carry)
 
     def prepare(self, body):
-        """body(group) for each group of eight steps, once for all channel tiles the splats; then loads A for the recurrence."""
+        """body(group, splats) for each group of eight steps, once for all channel tiles after splats of B_t and C_t.
 
-        def one(group, carry):
-            body(group)
+        splats: the tiles (8, 128) of B_t[0], ..., B_t[N - 1]; None for the other channel tiles. Loads A for the recurrence.
+        """
+        count = groups_together(self.plan.groups)
+
+        def with_splats(k, carry):
+            to_state = self._splat(k * count, count)
+            for i in range(count):
+                body(k * count + i, [b[i * SUBLANES : (i + 1) * SUBLANES] for b in to_state])
             return carry
 
-        def with_splats():
-            self.for_groups(one, first=self._splat)
+        def without(group, carry):
+            body(group, None)
+            return carry
 
         if self.plan.tiles == 1:
-            with_splats()
+            loop(self.plan.groups // count, with_splats, ())
         else:
-            pl.when(self.channel_tile == 0)(with_splats)
+
+            @pl.when(self.channel_tile == 0)
+            def _():
+                loop(self.plan.groups // count, with_splats, ())
 
             @pl.when(self.channel_tile > 0)
             def _():
-                self.for_groups(one)
+                self.for_groups(without)
 
         # Not before: the loops above need the registers.
         self.A2 = [self.refs["A"][n, self.channel_tile] for n in range(self.plan.state)]
 
     def _splat(self, group, count: int):
-        """Puts the numbers of `count` groups of eight steps along all lanes."""
+        """Puts the numbers of `count` groups of eight steps along all lanes; returns B's, of each state (8 count, 128)."""
         plan, here = self.plan, pl.ds(group * SUBLANES, count * SUBLANES)
         size = plan.parts * plan.width
+        columns = []
         for k in range(plan.state + plan.flags):
             column = self.refs["per_step"][0, here, pl.ds(size + k, 1)]
-            self.refs["splats"][plan.state + k, here] = jnp.broadcast_to(column, (count * SUBLANES, LANES))
+            columns.append(jnp.broadcast_to(column, (count * SUBLANES, LANES)))
+            self.refs["splats"][plan.state + k, here] = columns[-1]
         for n in range(plan.state):
             self.refs["splats"][n, here] = jnp.dot(
                 self.refs["per_step"][0, here, pl.ds(0, size)],
@@ -360,6 +381,7 @@ class Kernel:
                 precision=jax.lax.Precision.DEFAULT,
                 preferred_element_type=jnp.float32,
             )
+        return columns[: plan.state]
 
     def walk(self, first, turns, together: int, step, carry, descending: bool):
         """carry = step(t, numbers, carry) for `turns` x `together` steps from `first` on, `together` of them written out."""

@@ -17,6 +17,7 @@ from jax.experimental.pallas import tpu as pltpu
 from kernels.selective_scan import ScanConfig, chunked, pallas_gpu, pallas_tpu, selective_scan
 from kernels.selective_scan.arg_specs import ArgSpec, named
 from kernels.selective_scan.arguments import ScanArgs, ScanOptions, balanced_chunk, step_flags
+from kernels.selective_scan.pallas_tpu import layout
 
 needs_gpu_interpreter = pytest.mark.skipif(
     not hasattr(plgpu, "InterpretGPUParams"), reason="the GPU interpreter needs jax >= 0.11.2 (make test-newest)"
@@ -86,16 +87,25 @@ def test_forward_and_backward_equal_the_chunked_form(name, spec):
         assert not interpreter.races.races_found
 
 
-@pytest.mark.parametrize(("reverse", "limit"), [(False, 640), (True, 24)], ids=["one_block", "two_blocks_reverse"])
-def test_blocks_of_several_chunks_end_with_the_last_step(monkeypatch, reverse, limit):
-    # 38 steps are two chunks of 19, which take 24 places each: the recurrence has to stop after 40 of 48.
+@pytest.mark.parametrize(
+    ("length", "chunk", "reverse", "limit"),
+    [(38, 19, False, 640), (38, 19, True, 24), (17, 3, True, 640)],
+    ids=["one_block", "two_blocks_reverse", "chunks_of_padding"],
+)
+def test_blocks_of_several_chunks_end_with_the_last_step(monkeypatch, length, chunk, reverse, limit):
+    # 38 steps are two chunks of 19, which take 24 places each, 16 + 8 and 14 in one block. 17 steps are six chunks of 3, which
+    # take 8 places each: the last three hold padding only.
     monkeypatch.setattr(importlib.import_module("kernels.selective_scan.pallas_tpu.forward"), "STEPS_LIMIT", limit)
-    spec = ArgSpec("chunks", 1, 38, 20, 2, reset=True, reverse=reverse)
-    args, options, _, _ = _call(spec, ScanConfig(interpret=_interpreters("pallas_tpu")))
-    options = dataclasses.replace(options, chunk=balanced_chunk(38, 20))
-    y, final, _ = chunked.forward(args, options, loop_over_batch=True)
+    spec = ArgSpec("chunks", 1, length, 20, 2, reset=True, reverse=reverse)
+    args, options, dy, dfinal = _call(spec, ScanConfig(interpret=_interpreters("pallas_tpu")))
+    options = dataclasses.replace(options, chunk=chunk)
+    y, final, entering = chunked.forward(args, options, loop_over_batch=True)
     got = pallas_tpu.forward(args, options)
     _assert_same({"y": got[0], "final": got[1]}, {"y": y, "final": final}, "float32")
+    assert got[2].shape == entering.shape
+    if chunk < layout.SUBLANES:
+        exact = chunked.backward(args, entering, dy, dfinal, options, loop_over_batch=True)
+        _assert_same(pallas_tpu.backward(args, got[2], dy, dfinal, options)._asdict(), exact._asdict(), "float32")
 
 
 @needs_gpu_interpreter
