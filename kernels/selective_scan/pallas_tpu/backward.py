@@ -123,7 +123,9 @@ def _kernel(*refs, names, plan: Plan):
         d_delta = d_delta if valid is None else d_delta * valid
         if plan.softplus:
             raw = k.tile("delta", group)
-            d_delta = d_delta * layout.sigmoid(raw if bias is None else raw + bias)
+            raw = raw if bias is None else raw + bias
+            # softplus'(x) = exp(x - softplus(x)), which keeps its digits for steps much below 1; delta is 0 where masked.
+            d_delta = d_delta * jnp.exp2(LOG2_E * jnp.minimum(raw - delta, 0.0))
         r["d_delta"][0, group] = d_delta.astype(plan.dtype)
         if dsilu is not None:
             y = k.get_tiles("readout", group)

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.pallas import mosaic_gpu as plgpu
+from jax.experimental.pallas import tpu as pltpu
 
 from kernels.selective_scan import IMPLEMENTATIONS, ScanConfig, selective_scan, selective_scan_step
 from kernels.selective_scan.arg_specs import BENCHMARK, CONTRACT, ArgSpec, named
@@ -69,6 +71,19 @@ def assert_contract(spec: ArgSpec, implementation: str | None, config: ScanConfi
 @pytest.mark.parametrize("implementation", PURE)
 def test_contract(spec, implementation):
     assert_contract(spec, implementation)
+
+
+@pytest.mark.interpreted
+@pytest.mark.parametrize("spec", CONTRACT, ids=lambda s: s.name)
+@pytest.mark.parametrize("implementation", ["pallas_tpu", "pallas_gpu"])
+def test_contract_of_interpreted_kernels(implementation, spec):
+    if implementation == "pallas_tpu":
+        interpret = pltpu.InterpretParams(detect_races=True, uninitialized_memory="nan")
+    elif hasattr(plgpu, "InterpretGPUParams"):
+        interpret = plgpu.InterpretGPUParams()
+    else:
+        pytest.skip("the GPU interpreter needs jax >= 0.11.2 (make test-newest)")
+    assert_contract(spec, implementation, ScanConfig(interpret=interpret))
 
 
 def test_contract_of_the_default():
