@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sedtalker_jax import comparison_cli, diarize_cli, editing_cli, study_cli, style_cli
-from sedtalker_jax.embedding_flag import add_embedding, given_embedding
 from sedtalker_jax.errors import UserError, exit_code
 from sedtalker_jax.outputs import ANIMATION_SUFFIXES, check_output, check_size, write_animation
+from sedtalker_jax.shared_flags import add_embedding, add_subject, given_embedding, given_subject
 
 if TYPE_CHECKING:
     from sedtalker_jax.emotion import EmotionTrack
@@ -65,12 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
         default=1.0,
         help="strength of --emotion or of all in --trajectory, 0 to 1 (default: %(default)s)",
     )
-    animate.add_argument(
-        "--subject",
-        metavar="NAME",
-        help="training subject whose way of moving the face takes on (default: nobody's in particular)",
-    )
-    animate.add_argument("--style", metavar="FILE", help="way of moving that fit-style made, instead of a training subject's")
+    add_subject(animate)
     add_embedding(animate)
     animate.add_argument(
         "--size", type=int, default=512, help="height and width of the video's face in pixels (default: %(default)s)"
@@ -143,7 +138,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_animate(arguments: argparse.Namespace) -> None:
     """animate: audio to video and vertices."""
     from sedtalker_jax.inference.pipeline import SEDTalker
-    from sedtalker_jax.inference.style import Style
     from sedtalker_jax.speech import load_audio
 
     targets = [check_output(path, ANIMATION_SUFFIXES) for path in arguments.out]
@@ -152,14 +146,12 @@ def run_animate(arguments: argparse.Namespace) -> None:
         raise UserError(f"{' and '.join(f'--{flag}' for flag in given)} each say what the face feels; give one of them")
     if not 0.0 <= arguments.intensity <= 1.0:
         raise UserError(f"--intensity {arguments.intensity}: must lie between 0 and 1")
-    if arguments.subject and arguments.style:
-        raise UserError("--subject and --style each say whose way of moving the face takes on; give one of them")
+    subject = given_subject(arguments)
     check_size(arguments.size)
     waveform, embedding = load_audio(arguments.audio), given_embedding(arguments)
     duration = len(waveform) / 16_000
     model = SEDTalker.load(arguments.checkpoint)
     track = _given_track(arguments, model.labels, duration)
-    subject = Style.load(arguments.style) if arguments.style else arguments.subject
     options = dict(template=arguments.template, subject=subject, given_embedding=embedding)
     animation = model.animate(waveform, track, **options)
     for target in targets:

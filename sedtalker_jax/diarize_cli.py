@@ -9,9 +9,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from sedtalker_jax.embedding_flag import add_embedding, given_embedding
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.outputs import TRACK_SUFFIXES, check_output
+from sedtalker_jax.shared_flags import add_embedding, given_embedding
 
 if TYPE_CHECKING:
     from sedtalker_jax.inference.pipeline import SEDTalker

@@ -7,10 +7,10 @@ import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sedtalker_jax.embedding_flag import add_embedding, given_embedding
 from sedtalker_jax.emotion.labels import CANONICAL
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.outputs import ANIMATION_SUFFIXES, TRACK_SUFFIXES, check_output, check_size, write_animation
+from sedtalker_jax.shared_flags import add_embedding, add_subject, given_embedding, given_subject
 
 if TYPE_CHECKING:
     from sedtalker_jax.emotion import EditDictionary, EditSchedule
@@ -91,6 +91,7 @@ def add_parser(commands) -> None:
     edit.add_argument("--sheet", metavar="FILE", help=".png: every emotion with alpha from -1 to 2, at the loudest moment")
     edit.add_argument("--plot", metavar="FILE", help=".png: the embedding space, its boundaries and the path of the edits")
     edit.add_argument("--template", metavar="FILE|NAME", help="face to animate, as for animate")
+    add_subject(edit)
     add_embedding(edit)
     edit.add_argument("--size", type=int, default=512, help="pixels of the video's face (default: %(default)s)")
 
@@ -163,7 +164,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError("nothing to make: give --out, --track-out, --sheet or --plot")
     if not schedule.edits and set(pictures) != {"sheet"}:
         raise UserError("no edit is given: name one, such as --happy 0.8, or a --schedule")
-    waveform, embedding = load_audio(arguments.audio), given_embedding(arguments)
+    waveform, embedding, subject = load_audio(arguments.audio), given_embedding(arguments), given_subject(arguments)
     model = SEDTalker.load(arguments.checkpoint)
     dictionary = model.edit_dictionary
     schedule = schedule.check(dictionary.labels, len(waveform) / 16_000)
@@ -171,7 +172,7 @@ def run(arguments: argparse.Namespace) -> None:
     if line := edited.describe():
         print(line)
     if targets:
-        animation = animate_edited(model, waveform, edited, template=arguments.template)
+        animation = animate_edited(model, waveform, edited, template=arguments.template, subject=subject)
         for target in targets:
             write_animation(target, animation, waveform, size=arguments.size)
             print(f"{target}: {len(animation.vertices)} frames at {animation.fps:g} fps, {len(waveform) / 16_000:.2f} s")
@@ -189,7 +190,8 @@ def run(arguments: argparse.Namespace) -> None:
         from sedtalker_jax.face.sheet import save_picture
         from sedtalker_jax.inference.editing_sheet import edit_sheet
 
-        picture, time = edit_sheet(model, waveform, template=arguments.template, given_embedding=embedding)
+        options = dict(template=arguments.template, subject=subject, given_embedding=embedding)
+        picture, time = edit_sheet(model, waveform, **options)
         save_picture(pictures["sheet"], picture)
         print(f"{pictures['sheet']}: every emotion at {time:.2f} s")
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 
-from sedtalker_jax.embedding_flag import add_embedding, given_embedding
 from sedtalker_jax.outputs import check_output
+from sedtalker_jax.shared_flags import add_embedding, given_embedding
 
 
 def add_parser(commands) -> None:
     """Adds the command to an argparse collection of subcommands."""
     fit = commands.add_parser(
         "fit-style",
-        help="how somebody moves, from a short capture, for `animate --style`",
+        help="how somebody moves, from a short capture, for `animate` and `edit --style`",
         description="Fits one vector of the animator to 3 to 30 seconds of voice and face of somebody whom training did not "
         "see. The last third is not fitted; the command says how the error falls there.",
     )

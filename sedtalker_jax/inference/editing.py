@@ -34,6 +34,7 @@ from sedtalker_jax.emotion.editing import EditResult, segment_embeddings
 from sedtalker_jax.emotion.labels import ACTIVE, NEUTRAL
 from sedtalker_jax.face.template import FaceTemplate
 from sedtalker_jax.inference.pipeline import Animation, GivenEmbedding, HeardWindow, SEDTalker
+from sedtalker_jax.inference.style import Style
 from sedtalker_jax.inference.windows import stitch
 from sedtalker_jax.models.emotion_condition import activation
 
@@ -165,6 +166,7 @@ def edited_motion(
     *,
     unedited: Float[np.ndarray, "F R"] | None = None,
     reach: float | None = REACH_S,
+    subject: str | Style | None = None,
 ) -> Float[np.ndarray, "F R"]:
     """Normalised motion coefficients of an edited recording.
 
@@ -174,10 +176,18 @@ def edited_motion(
       face: template of the model's topology.
       unedited: the motion as heard, where it is known already.
       reach: seconds beyond an edit over which its effect fades out; None leaves it as far as the animator carries it.
+      subject: whose way of moving the face takes on, as of SEDTalker.animate.
+
+    Raises:
+      UserError: an unknown subject.
     """
-    moved = model.motion(waveform, model.activations(edited.track, len(waveform)), face, heard=edited.windows)
+
+    def motion(track, windows):
+        return model.motion(waveform, model.activations(track, len(waveform)), face, heard=windows, subject=subject)
+
+    moved = motion(edited.track, edited.windows)
     if unedited is None:
-        unedited = model.motion(waveform, model.activations(edited.heard, len(waveform)), face, heard=edited.heard_windows)
+        unedited = motion(edited.heard, edited.heard_windows)
     change = np.float32(model.edit_dictionary.expression_gain) * (moved - unedited)
     change = keep_lips_shut(model.codec, face, unedited, change)
     if reach is None:
@@ -209,14 +219,16 @@ def animate_edited(
     edited: EditedEmotion,
     *,
     template: FaceTemplate | str | os.PathLike | None = None,
+    subject: str | Style | None = None,
 ) -> Animation:
-    """A face that says the waveform with an edited emotion; see SEDTalker.animate for the template.
+    """A face that says the waveform with an edited emotion; see SEDTalker.animate for template and subject.
 
     Raises:
-      UserError: another topology than the model's, or a checkpoint without an animator.
+      UserError: another topology than the model's, an unknown subject, or a checkpoint without an animator.
     """
     face = model.template(template)
-    return model.animation(edited_motion(model, np.asarray(waveform, np.float32), edited, face), face, edited.track)
+    motion = edited_motion(model, np.asarray(waveform, np.float32), edited, face, subject=subject)
+    return model.animation(motion, face, edited.track)
 
 
 def fit_expression_gain(model: SEDTalker, reader: Sequence[Mapping[str, Any]], num_clips: int = GAIN_CLIPS) -> float:

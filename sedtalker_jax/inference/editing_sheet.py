@@ -14,6 +14,7 @@ from sedtalker_jax.face.render import render_sheet
 from sedtalker_jax.face.template import FaceTemplate
 from sedtalker_jax.inference.editing import edit, edited_motion
 from sedtalker_jax.inference.pipeline import GivenEmbedding, SEDTalker
+from sedtalker_jax.inference.style import Style
 
 SHEET_ALPHAS = (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)
 
@@ -26,16 +27,18 @@ def edit_sheet(
     alphas: tuple[float, ...] = SHEET_ALPHAS,
     size: int = 150,
     given_embedding: GivenEmbedding = None,
+    subject: str | Style | None = None,
 ) -> tuple[np.ndarray, float]:
     """Renders one frame, the loudest, for every emotion of the dictionary (rows) and alpha (columns).
 
-    Each edit covers the whole recording, or of a long one the window around that frame. given_embedding: see SEDTalker.
+    Each edit covers the whole recording, or of a long one the window around that frame. given_embedding, subject:
+    see SEDTalker.animate.
 
     Returns:
       (uint8 [height, width, 3], seconds of the frame in the recording).
 
     Raises:
-      UserError: no dictionary, another topology than the model's, rendering is not possible here.
+      UserError: no dictionary, another topology than the model's, an unknown subject, rendering is not possible here.
     """
     frames = axes.num_animation_frames(len(waveform), model.fps)
     loudest = int(np.argmax(speech_envelope(waveform, axes.SAMPLE_RATE, model.fps, frames))) / model.fps
@@ -48,11 +51,12 @@ def edit_sheet(
     labels = model.edit_dictionary.labels
     heard, rows = model.hear(part, given_embedding=given_embedding), []
     activations = model.activations(model.combine(heard), len(part))
-    unedited = model.motion(part, activations, face, given_embedding=given_embedding)
+    unedited = model.motion(part, activations, face, given_embedding=given_embedding, subject=subject)
     for name in labels:
         edits = [edit(model, part, EditSchedule((Edit(name, alpha),)), heard=heard) for alpha in alphas]
         # The edit covers the clip, so nothing is left that the unedited motion would show.
-        motions = [edited_motion(model, part, edited, face, unedited=unedited, reach=None) for edited in edits]
+        options = dict(unedited=unedited, reach=None, subject=subject)
+        motions = [edited_motion(model, part, edited, face, **options) for edited in edits]
         rows.append(list(model.codec.vertices(face.vertices, np.stack([motion[frame] for motion in motions]))))
     columns = [f"{alpha:+g}" if alpha else "as heard" for alpha in alphas]
     return render_sheet(rows, model.codec.space.faces, size, row_labels=labels, column_labels=columns), loudest

@@ -249,6 +249,7 @@ class SEDTalker:
         edited: EditedEmotion,
         *,
         template: FaceTemplate | str | os.PathLike | None = None,
+        subject: str | Style | None = None,
     ) -> Animation:
         """A face that says the waveform with an edited emotion, and is as `animate` has it where nothing was edited.
 
@@ -257,7 +258,7 @@ class SEDTalker:
         """
         from sedtalker_jax.inference.editing import animate_edited
 
-        return animate_edited(self, waveform, edited, template=template)
+        return animate_edited(self, waveform, edited, template=template, subject=subject)
 
     def animate(
         self,

@@ -9,7 +9,7 @@ from sedtalker_jax.emotion.labels import ACTIVE
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.inference.editing import REACH_S, edited_motion, fit_edit_dictionary
 from sedtalker_jax.inference.pipeline import SEDTalker
-from tests.inference.talker import noise, tiny_talker
+from tests.inference.talker import noise, subject_talker, tiny_talker
 from tests.support import LABELS
 
 
@@ -31,6 +31,19 @@ def test_the_face_is_as_heard_beyond_the_reach_of_an_edit_and_moves_inside():
     spread = edited_motion(talker, waveform, edited, before.template, reach=None)
     heard = edited_motion(talker, waveform, edited, before.template)
     assert np.abs(spread - heard)[outside].max() > 0
+
+
+def test_an_edited_face_moves_like_the_subject_that_is_asked_for():
+    base, waveform = subject_talker(), noise(1.5)
+    talker = SEDTalker(base.model, base.params, base.codec, base.meta)
+    talker.edit_dictionary = tiny_talker().edit_dictionary
+    edited = talker.edit(waveform, schedule(Edit("happy", 1.5, start=0.2, end=0.3)))
+    bob, nobody = (talker.animate_edited(waveform, edited, subject=subject).vertices for subject in ("bob", None))
+    outside = np.arange(len(bob)) / talker.fps > 0.4 + REACH_S
+    np.testing.assert_array_equal(bob[outside], talker.animate(waveform, subject="bob").vertices[outside])
+    assert np.abs(bob - nobody)[outside].max() > 1e-4
+    with pytest.raises(UserError, match="dave"):
+        talker.animate_edited(waveform, edited, subject="dave")
 
 
 def test_frames_outside_an_edit_keep_category_and_intensity_bit_by_bit(as_users_compile):

@@ -62,8 +62,10 @@ def test_the_commands_fit_a_style_and_animate_with_it(capture, tmp_path, capsys,
         np.load(out), talker.animate(waveform, template=mesh, subject=Style.load(style)).vertices, atol=1e-6
     )
     capsys.readouterr()
-    assert main(["animate", voice, *given, "--style", style, "--subject", "ann", "--out", out]) == 2
-    assert "--subject and --style" in capsys.readouterr().err
+    both = [*given, "--style", style, "--subject", "ann", "--out", out]
+    for command in (["animate", voice], ["edit", voice, "--happy", "1"]):
+        assert main([*command, *both]) == 2
+        assert "--subject and --style" in capsys.readouterr().err
 
 
 def test_the_start_is_kept_where_nothing_is_better(capture):
