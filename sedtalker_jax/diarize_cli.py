@@ -121,11 +121,12 @@ def audio_files(paths: Sequence[str]) -> list[pathlib.Path]:
 
 
 def _diarize_one(file: pathlib.Path, arguments: argparse.Namespace, saving: dict) -> None:
-    from sedtalker_jax.speech import load_audio
+    from sedtalker_jax.speech import store_audio
 
     target = check_output(arguments.out, TRACK_SUFFIXES) if arguments.out else None
-    waveform, embedding = load_audio(file), given_embedding(arguments)
-    track = _load(arguments.checkpoint).diarize(waveform, given_embedding=embedding)
+    embedding = given_embedding(arguments)
+    with store_audio(file) as waveform:
+        track = _load(arguments.checkpoint).diarize(waveform, given_embedding=embedding)
     if target is not None:
         track.save(target, name=file.stem, **saving)
         return
@@ -159,10 +160,11 @@ def _load(checkpoint: str) -> SEDTalker:
 
 def _diarize_file(model: SEDTalker, file: pathlib.Path, target: pathlib.Path, saving: dict) -> str:
     """Writes a recording's track. A recording that can't be read is a line to print and not an error: the others go on."""
-    from sedtalker_jax.speech import load_audio
+    from sedtalker_jax.speech import store_audio
 
     try:
-        model.diarize(load_audio(file)).save(target, name=file.stem, **saving)
+        with store_audio(file) as waveform:
+            model.diarize(waveform).save(target, name=file.stem, **saving)
     except UserError as error:
         return str(error) if str(file) in str(error) else f"{file}: {error}"
     return ""

@@ -28,6 +28,7 @@ from sedtalker_jax.inference.streaming import PIECE_S, padded_features, stream_m
 from sedtalker_jax.inference.style import Style, subject_row
 from sedtalker_jax.inference.windows import Window, split, stitch
 from sedtalker_jax.models.sedtalker import SEDTalkerModel
+from sedtalker_jax.speech.audio import StoredWaveform
 from sedtalker_jax.training.checkpoint import load_params, read_meta
 from sedtalker_jax.training.experiment import model_config
 
@@ -126,11 +127,12 @@ class SEDTalker:
         loaded.directory = directory
         return loaded
 
-    def diarize(self, waveform: WaveformArray, *, given_embedding: GivenEmbedding = None) -> EmotionTrack:
+    def diarize(self, waveform: WaveformArray | StoredWaveform, *, given_embedding: GivenEmbedding = None) -> EmotionTrack:
         """Emotion category probabilities and intensity for every 20 ms frame.
 
         Args:
-          waveform: float [S] at 16 kHz, at least MIN_DURATION_S long; any length (long ones are read in overlapping windows).
+          waveform: float [S] at 16 kHz, at least MIN_DURATION_S long; long ones are read in overlapping windows, and may lie in
+            a file (speech.store_audio).
           given_embedding: see SEDTalker.
 
         Raises:
@@ -447,8 +449,9 @@ class SEDTalker:
         """Training subjects whose way of moving the animator has learned; none where it was not asked to."""
         return () if self.codec is None else self.codec.subjects
 
-    def _checked(self, waveform) -> np.ndarray:
-        waveform = np.asarray(waveform, np.float32)
+    def _checked(self, waveform: WaveformArray | StoredWaveform) -> WaveformArray | StoredWaveform:
+        if not isinstance(waveform, StoredWaveform):
+            waveform = np.asarray(waveform, np.float32)
         if waveform.ndim != 1:
             raise UserError(f"the waveform has shape {waveform.shape}; expected one channel, [S]")
         if len(waveform) < MIN_DURATION_S * axes.SAMPLE_RATE:

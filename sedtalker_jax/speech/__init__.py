@@ -9,7 +9,15 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sedtalker_jax.speech.audio import decode_flac, encode_flac, load_audio, normalise, save_audio
+    from sedtalker_jax.speech.audio import (
+        StoredWaveform,
+        decode_flac,
+        encode_flac,
+        load_audio,
+        normalise,
+        save_audio,
+        store_audio,
+    )
     from sedtalker_jax.speech.config import SpeechEncoderConfig
     from sedtalker_jax.speech.encoder import EncoderOutput, SpeechEncoder
     from sedtalker_jax.speech.features import WeightedLayerSum, resample_align_corners, resample_to_fps
@@ -18,6 +26,8 @@ if TYPE_CHECKING:
 
 _HOME = {
     "load_audio": "audio",
+    "store_audio": "audio",
+    "StoredWaveform": "audio",
     "save_audio": "audio",
     "encode_flac": "audio",
     "decode_flac": "audio",
@@ -37,6 +47,7 @@ __all__ = [
     "EncoderOutput",
     "SpeechEncoder",
     "SpeechEncoderConfig",
+    "StoredWaveform",
     "WeightedLayerSum",
     "decode_flac",
     "encode_flac",
@@ -48,6 +59,7 @@ __all__ = [
     "resample_to_fps",
     "save_audio",
     "save_pretrained_encoder",
+    "store_audio",
 ]
 
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import av
 import numpy as np
@@ -30,6 +32,8 @@ _NORMALISATION_EPSILON = 1e-7
 # Rates outside are damaged headers, not recordings; resampling from 1 Hz would ask for terabytes.
 _LOWEST_RATE, _HIGHEST_RATE = 1_000, 1_000_000
 _BLOCK_FRAMES = 1 << 16
+_SAMPLE_BYTES = 4
+_Whole = TypeVar("_Whole", Waveform, "StoredWaveform")
 
 
 def load_audio(path: str | os.PathLike, sample_rate: int = 16_000) -> Waveform:
@@ -43,25 +47,47 @@ def load_audio(path: str | os.PathLike, sample_rate: int = 16_000) -> Waveform:
         UserError: there is no such file, it is a folder, empty, not audio, damaged, has no channels, holds samples that are
             not finite, or is shorter than one speech frame (0.025 s).
     """
-    path = Path(path)
-    _check_file(path)
-    try:
-        waveform = _read(path, *_open_with_libsndfile(path), sample_rate)
-    except soundfile.LibsndfileError as sndfile_error:
-        # Not its format, or damaged half-way, where libsndfile gives up whole blocks and FFmpeg goes on to the cut.
+    return _read(Path(path), sample_rate, _concatenated)
+
+
+class StoredWaveform:
+    """A waveform float32 [S] in a temporary file, for recordings of hours: `len`, and slices, which are read when asked for.
+
+    Use it in a `with` statement; the file goes with its end.
+    """
+
+    ndim = 1
+
+    def __init__(self, pieces: Iterable[Waveform]):
+        self._file = tempfile.TemporaryFile()
         try:
-            waveform = _read(path, *_open_with_ffmpeg(path), sample_rate)
-        except (av.FFmpegError, ValueError) as ffmpeg_error:
-            raise UserError(
-                f"{path}: not a sound file that can be read ({_reason(sndfile_error)}; {_reason(ffmpeg_error)}); "
-                "give a WAV, FLAC, MP3, Ogg or MP4 file"
-            ) from None
-    if waveform.size < _MINIMUM_SECONDS * sample_rate:
-        raise UserError(
-            f"{path}: holds {waveform.size / sample_rate:.4f} s of sound; at least {_MINIMUM_SECONDS} s "
-            f"({MINIMUM_SAMPLES} samples at 16 kHz) are needed"
-        )
-    return waveform
+            for piece in pieces:
+                self._file.write(piece.astype(np.float32, copy=False).data)
+            self._size = self._file.tell() // _SAMPLE_BYTES
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, piece: slice) -> Waveform:
+        start, stop, step = piece.indices(self._size)
+        if step != 1:
+            raise ValueError(f"a stored waveform has no steps of {step}; read a slice and take every {step}th of it")
+        self._file.seek(start * _SAMPLE_BYTES)
+        return np.frombuffer(self._file.read(max(0, stop - start) * _SAMPLE_BYTES), np.float32)
+
+    def __enter__(self) -> StoredWaveform:
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._file.close()
+
+
+def store_audio(path: str | os.PathLike, sample_rate: int = 16_000) -> StoredWaveform:
+    """As `load_audio`, but the waveform lies in a temporary file: memory is that of a block, however long the recording."""
+    return _read(Path(path), sample_rate, StoredWaveform)
 
 
 def save_audio(path: str | os.PathLike, waveform: Waveform, sample_rate: int = 16_000) -> None:
@@ -161,20 +187,44 @@ def _open_with_ffmpeg(path: Path) -> tuple[Iterator[SoundBlock], int]:
     return blocks(), native_rate
 
 
-def _read(path: Path, blocks: Iterator[np.ndarray], native_rate: int, sample_rate: int) -> Waveform:
+def _read(path: Path, sample_rate: int, collect: Callable[[Iterator[Waveform]], _Whole]) -> _Whole:
+    """`collect` of a file's sound in pieces, as load_audio has it; once more from the start where libsndfile gives up."""
+    _check_file(path)
+    try:
+        whole = collect(_pieces(path, *_open_with_libsndfile(path), sample_rate))
+    except soundfile.LibsndfileError as sndfile_error:
+        # Not its format, or damaged half-way, where libsndfile gives up whole blocks and FFmpeg goes on to the cut.
+        try:
+            whole = collect(_pieces(path, *_open_with_ffmpeg(path), sample_rate))
+        except (av.FFmpegError, ValueError) as ffmpeg_error:
+            raise UserError(
+                f"{path}: not a sound file that can be read ({_reason(sndfile_error)}; {_reason(ffmpeg_error)}); "
+                "give a WAV, FLAC, MP3, Ogg or MP4 file"
+            ) from None
+    if len(whole) < _MINIMUM_SECONDS * sample_rate:
+        raise UserError(
+            f"{path}: holds {len(whole) / sample_rate:.4f} s of sound; at least {_MINIMUM_SECONDS} s "
+            f"({MINIMUM_SAMPLES} samples at 16 kHz) are needed"
+        )
+    return whole
+
+
+def _pieces(path: Path, blocks: Iterator[np.ndarray], native_rate: int, sample_rate: int) -> Iterator[Waveform]:
     """Averages the channels and resamples, block by block."""
     if not _LOWEST_RATE <= native_rate <= _HIGHEST_RATE:
         raise UserError(f"{path}: its header names a sample rate of {native_rate} Hz; the file is damaged, export it again")
     resampler = None if native_rate == sample_rate else soxr.ResampleStream(native_rate, sample_rate, 1, dtype="float32")
-    pieces = []
     for block in blocks:
         if not np.isfinite(block).all():
             raise UserError(f"{path}: holds samples that are not finite (NaN or infinity); export it again")
         mono = np.ascontiguousarray(block.mean(axis=1, dtype=np.float32))
-        pieces.append(mono if resampler is None else resampler.resample_chunk(mono))
+        yield mono if resampler is None else resampler.resample_chunk(mono)
     if resampler is not None:
-        pieces.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
-    return np.concatenate(pieces, dtype=np.float32) if pieces else np.zeros(0, np.float32)
+        yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+def _concatenated(pieces: Iterator[Waveform]) -> Waveform:
+    return np.concatenate([np.zeros(0, np.float32), *pieces], dtype=np.float32)
 
 
 def _reason(error: Exception) -> str:

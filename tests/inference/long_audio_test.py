@@ -11,6 +11,7 @@ from sedtalker_jax.inference.pipeline import SEDTalker
 from sedtalker_jax.inference.windows import split
 from sedtalker_jax.models.diarizer import DiarizerConfig
 from sedtalker_jax.models.sedtalker import SEDTalkerModel
+from sedtalker_jax.speech.audio import StoredWaveform
 from sedtalker_jax.speech.resident_memory import peak_rise
 from tests.inference.talker import noise
 from tests.support import LABELS, random_batch, random_params, tiny_model
@@ -53,6 +54,12 @@ def test_stitched_windows_are_the_whole_where_no_edge_is_heard():
     # The cross-fade weighs a frame least where its window ends, so little of the difference is left; some must be.
     assert difference[distance <= reach].max() > 3e-5
     assert np.abs(np.diff(whole.probabilities, axis=0)).max() > 1e-3, "a shift by one frame would show"
+
+
+def test_a_recording_in_a_file_is_heard_as_one_in_memory():
+    model, waveform = talker(reach_is_limited=False), noise(11.0)
+    with StoredWaveform(np.array_split(waveform, 3)) as stored:
+        np.testing.assert_array_equal(model.diarize(stored).probabilities, model.diarize(waveform).probabilities)
 
 
 def test_memory_grows_by_what_goes_in_and_comes_out():

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from sedtalker_jax.errors import UserError
-from sedtalker_jax.speech.audio import decode_flac, encode_flac, load_audio, normalise, save_audio
+from sedtalker_jax.speech.audio import decode_flac, encode_flac, load_audio, normalise, save_audio, store_audio
 
 
 def tone(rate: int, seconds: float = 0.5, frequency: float = 440.0) -> np.ndarray:
@@ -178,3 +178,28 @@ def test_normalise_agrees_with_the_feature_extractor():
 def test_load_audio_starts_no_jax():
     code = "import sys; from sedtalker_jax.speech import load_audio; assert 'jax' not in sys.modules, 'jax was imported'"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "mp3"])
+def test_a_stored_waveform_is_the_loaded_one(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, (90_000, 2)), 44_100)
+    # The end of a cut file is decoded by FFmpeg, after libsndfile has begun.
+    path.write_bytes(path.read_bytes()[:-1_001])
+    loaded = load_audio(path)
+    with store_audio(path) as stored:
+        assert len(stored) == len(loaded)
+        np.testing.assert_array_equal(stored[:], loaded)
+        for piece in (slice(5, 700), slice(-100, None), slice(400, 10**9), slice(9, 3)):
+            np.testing.assert_array_equal(stored[piece], loaded[piece])
+        with pytest.raises(ValueError, match="steps of 2"):
+            stored[::2]
+
+
+def test_storing_refuses_what_loading_refuses(tmp_path):
+    (tmp_path / "text.wav").write_text("no sound")
+    with pytest.raises(UserError, match=r"text\.wav: not a sound file"):
+        store_audio(tmp_path / "text.wav")
+    soundfile.write(tmp_path / "short.wav", np.zeros(100), 16_000)
+    with pytest.raises(UserError, match=r"short\.wav: holds 0\.0063 s"):
+        store_audio(tmp_path / "short.wav")
