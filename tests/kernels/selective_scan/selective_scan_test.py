@@ -73,17 +73,33 @@ def test_contract(spec, implementation):
     assert_contract(spec, implementation)
 
 
+def _interpreter(implementation):
+    if implementation == "pallas_tpu":
+        return pltpu.InterpretParams(detect_races=True, uninitialized_memory="nan")
+    if not hasattr(plgpu, "InterpretGPUParams"):
+        pytest.skip("the GPU interpreter needs jax >= 0.11.2 (make test-newest)")
+    return plgpu.InterpretGPUParams()
+
+
 @pytest.mark.interpreted
 @pytest.mark.parametrize("spec", CONTRACT, ids=lambda s: s.name)
 @pytest.mark.parametrize("implementation", ["pallas_tpu", "pallas_gpu"])
 def test_contract_of_interpreted_kernels(implementation, spec):
-    if implementation == "pallas_tpu":
-        interpret = pltpu.InterpretParams(detect_races=True, uninitialized_memory="nan")
-    elif hasattr(plgpu, "InterpretGPUParams"):
-        interpret = plgpu.InterpretGPUParams()
-    else:
-        pytest.skip("the GPU interpreter needs jax >= 0.11.2 (make test-newest)")
-    assert_contract(spec, implementation, ScanConfig(interpret=interpret))
+    assert_contract(spec, implementation, ScanConfig(interpret=_interpreter(implementation)))
+
+
+@pytest.mark.interpreted
+@pytest.mark.parametrize("implementation", ["pallas_tpu", "pallas_gpu"])
+def test_interpreted_kernels_under_vmap(implementation):
+    arrays, options = ArgSpec("mapped", 1, 9, 6, 2).concrete(3)
+    options["config"] = ScanConfig(interpret=_interpreter(implementation))
+
+    def value(s, implementation):
+        return jnp.sum(selective_scan(**{**arrays, "u": s * arrays["u"]}, **options, implementation=implementation) ** 2)
+
+    scale = jnp.array([0.5, 2.0])
+    mapped = jax.vmap(jax.grad(lambda s: value(s, implementation)))(scale)
+    np.testing.assert_allclose(mapped, [jax.grad(value)(s, "chunked") for s in scale], rtol=1e-5)
 
 
 def test_contract_of_the_default():
