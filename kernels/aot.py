@@ -156,7 +156,12 @@ def _function(spec, mode: str, implementation: str | None):
     def forward(arrays):
         return selective_scan(**arrays, **options, implementation=implementation)
 
-    return forward if mode == "forward" else jax.grad(lambda arrays: jnp.sum(forward(arrays).astype(jnp.float32)))
+    def gradient(arrays):
+        flags = {name: x for name, x in arrays.items() if x.dtype == jnp.bool_}
+        numbers = {name: x for name, x in arrays.items() if name not in flags}
+        return jax.grad(lambda numbers: jnp.sum(forward(numbers | flags).astype(jnp.float32)))(numbers)
+
+    return forward if mode == "forward" else gradient
 
 
 def _tpu_resources(files: list[Path], spec, device_name: str) -> dict:
