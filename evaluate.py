@@ -15,6 +15,7 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from sedtalker_jax.config_flag import experiment_config
 from sedtalker_jax.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment that the workdir was trained with.")
@@ -26,6 +27,9 @@ _PREDICTIONS = flags.DEFINE_multi_string("predictions", None, "Directory of moti
 _REFERENCES = flags.DEFINE_string("references", None, "Directory of true motion.")
 _REGIONS = flags.DEFINE_string("regions", None, "Vertex sets: a regions folder, FLAME_masks.pkl or face_space.npz.")
 _TEMPLATES = flags.DEFINE_string("templates", None, "templates.pkl, .npz, a mesh or a folder of meshes; without, no FDD.")
+_NUM_VERTICES = flags.DEFINE_integer("num_vertices", None, "Of the mesh (default: the templates' or the first reference's).")
+_BASIS = flags.DEFINE_string("basis", None, ".npz of blendshapes that turn files of weights, such as EmoTalk's, into vertices.")
+_LIP_POINTS = flags.DEFINE_list("lip_points", None, "Vertices in the middle of the upper and lower lip: 3531,3504.")
 _FPS = flags.DEFINE_float("fps", 30.0, "Frames per second of the predictions.")
 _REFERENCE_FPS = flags.DEFINE_float("reference_fps", None, "Frames per second of the references, if different.")
 _METRES_PER_UNIT = flags.DEFINE_float("metres_per_unit", 1.0, "Size of the files' unit of length.")
@@ -41,13 +45,13 @@ def main(argv: list[str]) -> None:
             raise UserError("--workdir: name the directory that results go to")
         if _PREDICTIONS.value:
             _score_files()
-        elif _CONFIG.value is None:
+        elif not _CONFIG.present:
             raise UserError("give --config for a trained model, or --predictions and --references for files of motion")
         else:
             from sedtalker_jax.inference.evaluation_run import evaluate
 
             evaluate(
-                _CONFIG.value,
+                experiment_config(_CONFIG),
                 pathlib.Path(_WORKDIR.value),
                 split=_SPLIT.value,
                 max_clips=_MAX_CLIPS.value,
@@ -68,12 +72,25 @@ def _score_files() -> None:
         _REFERENCES.value,
         _REGIONS.value,
         _WORKDIR.value,
+        num_vertices=_NUM_VERTICES.value,
         templates=_TEMPLATES.value,
+        basis=_BASIS.value,
+        lip_points=_lip_points(),
         fps=_FPS.value,
         reference_fps=_REFERENCE_FPS.value,
         metres_per_unit=_METRES_PER_UNIT.value,
     )
     print(scores.table.plain())
+
+
+def _lip_points() -> tuple[int, int] | None:
+    if _LIP_POINTS.value is None:
+        return None
+    try:
+        upper, lower = map(int, _LIP_POINTS.value)
+    except ValueError:
+        raise UserError(f"--lip_points={','.join(_LIP_POINTS.value)}: two vertex numbers are expected") from None
+    return upper, lower
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from sedtalker_jax.config_flag import experiment_config
 from sedtalker_jax.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment, such as configs/demo.py or configs/demo.py:smoke.")
@@ -34,10 +35,15 @@ def main(argv: list[str]) -> None:
     from sedtalker_jax.training.experiment import Experiment, RunPlan
     from sedtalker_jax.training.loop import train
 
-    config, workdir = _CONFIG.value, pathlib.Path(_WORKDIR.value)
+    workdir = pathlib.Path(_WORKDIR.value)
     try:
+        config = experiment_config(_CONFIG)
         workdir.mkdir(parents=True, exist_ok=True)
-        experiment = Experiment(config, workdir)
+        try:
+            experiment = Experiment(config, workdir)
+        except ValueError as error:
+            # What a configured value must be stands in the message; nothing has run yet.
+            raise UserError(f"config: {error}") from error
         if jax.process_index() == 0:
             (workdir / "config.json").write_text(config.to_json_best_effort(indent=2) + "\n")
             print(RunPlan.of(experiment), file=sys.stderr)

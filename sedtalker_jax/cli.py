@@ -62,8 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     animate.add_argument(
         "--intensity",
         type=float,
-        default=1.0,
-        help="strength of --emotion or of all in --trajectory, 0 to 1 (default: %(default)s)",
+        help="strength of --emotion or of all in --trajectory, 0 to 1 (default: 1)",
     )
     add_subject(animate)
     add_embedding(animate)
@@ -144,7 +143,9 @@ def run_animate(arguments: argparse.Namespace) -> None:
     given = [flag for flag in ("track", "emotion", "trajectory") if getattr(arguments, flag)]
     if len(given) > 1:
         raise UserError(f"{' and '.join(f'--{flag}' for flag in given)} each say what the face feels; give one of them")
-    if not 0.0 <= arguments.intensity <= 1.0:
+    if arguments.intensity is not None and not (arguments.emotion or arguments.trajectory):
+        raise UserError("--intensity: says how strong --emotion or --trajectory is; give one of them too")
+    if arguments.intensity is not None and not 0.0 <= arguments.intensity <= 1.0:
         raise UserError(f"--intensity {arguments.intensity}: must lie between 0 and 1")
     subject = given_subject(arguments)
     check_size(arguments.size)
@@ -172,7 +173,8 @@ def _given_track(arguments: argparse.Namespace, labels: Sequence[str], duration:
             unknown = [name for name in names if name not in labels]
             if unknown or (flag == "emotion" and len(names) > 1):
                 raise UserError(f"--{flag} {asked}: the model knows {', '.join(labels)}")
-            return EmotionTrack.trajectory(names, arguments.intensity, duration, labels)
+            intensity = 1.0 if arguments.intensity is None else arguments.intensity
+            return EmotionTrack.trajectory(names, intensity, duration, labels)
     return None
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from sedtalker_jax.emotion import EmotionTrack
-from sedtalker_jax.errors import UserError
+from sedtalker_jax.errors import UNREADABLE_ARRAYS, UserError
 from sedtalker_jax.face.mesh_files import MESH_SUFFIXES
 from sedtalker_jax.face.template import load_template
 from sedtalker_jax.face.video import Panel, write_panels
@@ -77,7 +76,7 @@ def read_panel(name: str, path: Path, template: str | None, track: Path | None, 
                 vertices, faces, fps = stored["vertices"], stored["faces"], float(stored["fps"])
                 grid = float(stored["track_frame_rate"]), float(stored["track_start"])
                 known = EmotionTrack(tuple(map(str, stored["labels"])), stored["probabilities"], stored["intensity"], *grid)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except UNREADABLE_ARRAYS as error:
         raise UserError(f"{path}: neither vertices nor what animate wrote ({error}); give a .npy or .npz file") from error
     if faces is None:
         if template is None or Path(template).suffix.lower() not in MESH_SUFFIXES:
@@ -105,6 +104,8 @@ def run(arguments: argparse.Namespace) -> None:
     from sedtalker_jax.speech import load_audio
 
     target, size = check_output(arguments.out, (".mp4",)), check_size(arguments.size)
+    if not arguments.fps > 0:
+        raise UserError(f"--fps {arguments.fps:g}: must be more than 0")
     systems, tracks = _named(arguments.systems, "compare"), _named(arguments.track, "--track")
     strangers = sorted(set(tracks) - set(systems))
     if strangers:

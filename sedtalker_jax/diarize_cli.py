@@ -76,6 +76,8 @@ def run_diarize(arguments: argparse.Namespace) -> None:
         raise UserError("--embedding is of one recording; diarize it without --out-dir")
     if len(files) > 1 and not arguments.out_dir:
         raise UserError(f"{len(files)} recordings need --out-dir")
+    if arguments.per_frame and not (arguments.out or arguments.out_dir):
+        raise UserError("--per-frame: probabilities go into a file; name it by --out or --out-dir")
     suffix = pathlib.Path(arguments.out).suffix if arguments.out else f".{arguments.format}"
     if arguments.per_frame and suffix.lower() not in (".json", ".npz"):
         raise UserError(f"--per-frame: only .json and .npz hold per-frame probabilities, not {suffix}")

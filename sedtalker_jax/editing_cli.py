@@ -178,7 +178,7 @@ def run(arguments: argparse.Namespace) -> None:
             print(f"{target}: {len(animation.vertices)} frames at {animation.fps:g} fps, {len(waveform) / 16_000:.2f} s")
     if track_out is not None:
         per_frame = track_out.suffix.lower() == ".json"
-        edited.track.save(track_out, per_frame=per_frame, name=pathlib.Path(arguments.audio).stem)
+        edited.track.save(track_out, per_frame=per_frame, method="viterbi", name=pathlib.Path(arguments.audio).stem)
         print(f"{track_out}: the edited emotion")
     if "plot" in pictures:
         from sedtalker_jax.evaluation.editing_plot import edits_figure

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import logging
 import sys
+import zipfile
+import zlib
 from collections.abc import Callable
+
+UNREADABLE_ARRAYS = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error)
+"""What numpy.load and the use of its result raise on a damaged .npy or .npz file, one of another kind, or a foreign one."""
 
 
 class UserError(Exception):

@@ -25,8 +25,11 @@ def check_output(path: str | os.PathLike, suffixes: Sequence[str]) -> pathlib.Pa
       UserError: unknown suffix, missing or unwritable folder, or a folder stands where the file should go.
     """
     target = pathlib.Path(path)
-    if target.is_dir():
-        raise UserError(f"{target}: is a folder; name a file")
+    try:
+        if target.is_dir():
+            raise UserError(f"{target}: is a folder; name a file")
+    except OSError as error:
+        raise UserError(f"{target}: can't write there ({error.strerror}); choose another place") from error
     if target.suffix.lower() not in {suffix.lower() for suffix in suffixes}:
         raise UserError(
             f"{target}: unknown kind of output {target.suffix or '(no suffix)'!r}; use one of {', '.join(suffixes)}"

@@ -92,6 +92,8 @@ def test_bad_audio_gets_one_line_and_leaves_the_old_output(command, make, smoke_
         (["--out", "/proc/nothing/x.npy"], "/proc/nothing/x.npy"),
         (["--out", "{tmp}/x.npy", "--emotion", "bored"], "bored"),
         (["--out", "{tmp}/x.npy", "--emotion", "happy", "--intensity", "1.5"], "--intensity"),
+        (["--out", "{tmp}/x.npy", "--intensity", "0.5"], "--intensity"),
+        (["--out", "{tmp}/" + 300 * "x" + ".npy"], "name too long"),
         (["--out", "{tmp}/x.npy", "--template", "{tmp}/no.ply"], "no.ply"),
         (["--out", "{tmp}/x.npy", "--track", "{tmp}/no.json"], "no.json"),
         (["--out", "{tmp}/x.npy", "--size", "9"], "--size"),

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import functools
 import os
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from sedtalker_jax.emotion.formats import replace_when_complete
-from sedtalker_jax.errors import UserError
+from sedtalker_jax.errors import UNREADABLE_ARRAYS, UserError
 
 
 def write_clip_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
@@ -57,7 +56,7 @@ def clip_arrays(path: str | os.PathLike, kind: str) -> Mapping[str, np.ndarray]:
         ) from error
     try:
         return _load(str(path), changed)
-    except (OSError, ValueError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+    except UNREADABLE_ARRAYS as error:
         raise UserError(f"{path}: no .npz file of {kind}s ({error}); write it with write_given_{kind}s") from error
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-import zipfile
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from sedtalker_jax.axes import VertexSequence, VerticesArray
-from sedtalker_jax.errors import UserError
+from sedtalker_jax.errors import UNREADABLE_ARRAYS, UserError
 from sedtalker_jax.face.lip_points import lip_points
 from sedtalker_jax.face.space import FaceSpace
 from sedtalker_jax.models.subject import UNKNOWN_SUBJECT
@@ -219,7 +218,7 @@ class FaceCodec:
                 subjects = tuple(stored["subjects"].tolist()) if "subjects" in stored else ()
         except FileNotFoundError as error:
             raise UserError(f"{path}: not found; it is written by train.py beside the checkpoints") from error
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except UNREADABLE_ARRAYS as error:
             raise UserError(f"{path}: damaged ({error}); copy it again from where the model was trained") from error
         return cls(space=FaceSpace.load(pathlib.Path(directory) / _SPACE), subjects=subjects, **arrays)
 

@@ -21,7 +21,7 @@ from jaxtyping import Float
 
 from sedtalker_jax.data.clip_arrays import clip_array, clip_arrays, write_clip_arrays
 from sedtalker_jax.data.index import RecordIndex
-from sedtalker_jax.errors import UserError
+from sedtalker_jax.errors import UNREADABLE_ARRAYS, UserError
 
 
 def write_given_embeddings(path: str | os.PathLike, embeddings: Mapping[str, Float[np.ndarray, " C"]]) -> None:
@@ -66,7 +66,7 @@ def read_embedding(path: str | os.PathLike) -> Float[np.ndarray, " C"]:
     """
     try:
         embedding = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except UNREADABLE_ARRAYS as error:
         raise UserError(f"{path}: no .npy file of an embedding ({error}); write one vector with numpy.save") from error
     if not isinstance(embedding, np.ndarray):
         raise UserError(f"{path}: holds several arrays; an embedding is one vector, an .npy file that numpy.save writes")

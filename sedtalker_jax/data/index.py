@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from sedtalker_jax.errors import UserError
+from sedtalker_jax.errors import UNREADABLE_ARRAYS, UserError
 
 _TEXT = ("id", "corpus", "speaker", "session", "label", "sentence", "expression")
 _NUMBERS = {
@@ -92,7 +92,7 @@ class RecordIndex:
         try:
             with np.load(path, allow_pickle=False) as stored:
                 return cls(**{field.name: stored[field.name] for field in dataclasses.fields(cls)})
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except UNREADABLE_ARRAYS as error:
             raise UserError(f"{path}: missing or damaged ({error}); build the directory again") from error
 
 

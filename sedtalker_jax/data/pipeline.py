@@ -91,6 +91,8 @@ class PipelineConfig:
             raise ValueError(f"bucket_seconds={self.bucket_seconds} must rise and end at max_seconds={self.max_seconds}")
         if len(self.track_shares) not in (3, 4):
             raise ValueError(f"track_shares={self.track_shares}: true, disturbed, predicted and, if wanted, edited")
+        if abs(sum(self.track_shares) - 1.0) > 1e-6 or min(self.track_shares) < 0:
+            raise ValueError(f"track_shares={self.track_shares} must be 0 or more and add up to 1")
         if self.tracks and any(self.track_shares[PREDICTED_TRACK:]):
             raise UserError(f"pipeline.track_shares={self.track_shares} must end in 0 with pipeline.tracks: one track per clip")
         if self.embeddings and self.joins is not None:
@@ -430,7 +432,8 @@ def pad_batch(examples: Sequence[Mapping[str, Any]], seconds: float, codec: Face
             intensity=padded("intensity", T),
             intensity_mask=padded("intensity_mask", T),
             boundary=padded("boundary", T),
-            boundary_mask=valid,
+            # Where nobody said what is felt, nothing tells whether it changes.
+            boundary_mask=valid * (emotion >= 0).any(axis=1, keepdims=True),
             seed=seeds,
         )
     }

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from jaxtyping import Bool, Float
 from sedtalker_jax.emotion.formats import replace_when_complete
 from sedtalker_jax.emotion.labels import NEUTRAL, resolve_label
 from sedtalker_jax.emotion.schedule import EditSchedule
-from sedtalker_jax.errors import UserError
+from sedtalker_jax.errors import UNREADABLE_ARRAYS, UserError
 
 FORMAT = 2
 """Of the stored file."""
@@ -323,7 +322,7 @@ class EditDictionary:
                 arrays: dict = {field.name: data[field.name] for field in dataclasses.fields(cls)}
         except FileNotFoundError as error:
             raise UserError(f"{path}: no such file; fit a dictionary first") from error
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except UNREADABLE_ARRAYS as error:
             raise UserError(f"{path}: not an edit dictionary ({error}); fit it again") from error
         for name in ("labels", "example_emotions"):
             arrays[name] = tuple(map(str, arrays[name]))

@@ -219,6 +219,9 @@ def _parse_csv(text: str) -> list[Segment]:
     missing = {"start", "end", "label"} - set(rows.fieldnames or ())
     if missing:
         raise ValueError(f"the header lacks {', '.join(sorted(missing))}")
+    rows = list(rows)
+    if any(row["label"] is None for row in rows):
+        raise ValueError("a line ends before its label")
     return [Segment(float(row["start"]), float(row["end"]), row["label"], float(row.get("intensity") or "nan")) for row in rows]
 
 

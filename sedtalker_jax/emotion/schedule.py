@@ -155,6 +155,8 @@ def _edits_of(entry: Mapping, words: Sequence[Sequence] | None) -> list[Edit]:
         alpha: float | KeyFrames = KeyFrames(np.array(times), np.array(values), entry.get("interpolation", "linear"))
     else:
         alpha = float(entry["alpha"])
+    if not isinstance(entry.get("from"), str | None):
+        raise UserError('"from" is an emotion by name')
     target, source, fade = entry["emotion"], entry.get("from"), float(entry.get("fade", DEFAULT_FADE_S))
     if "word" not in entry:
         bounds = {name: float(entry[name]) for name in ("start", "end") if entry.get(name) is not None}
@@ -168,6 +170,8 @@ def _edits_of(entry: Mapping, words: Sequence[Sequence] | None) -> list[Edit]:
 def _ranges_of_word(word: str | int, words: Sequence[Sequence] | None) -> list[tuple[float, float]]:
     if not words:
         raise UserError("an edit by word needs an alignment of words with their times")
+    if not isinstance(word, int | str):
+        raise UserError('"word" is a word, or its number from 0')
     if isinstance(word, int):
         if not 0 <= word < len(words):
             raise UserError(f"there is no word number {word}; the alignment holds {len(words)}, counted from 0")

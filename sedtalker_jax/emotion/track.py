@@ -6,7 +6,6 @@ import dataclasses
 import json
 import math
 import os
-import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +17,7 @@ from sedtalker_jax.emotion import decoding, formats
 from sedtalker_jax.emotion.formats import Segment
 from sedtalker_jax.emotion.keyframes import KeyFrames
 from sedtalker_jax.emotion.labels import ACTIVE, CANONICAL, NEUTRAL, label_index, resolve_label
-from sedtalker_jax.errors import UserError
+from sedtalker_jax.errors import UNREADABLE_ARRAYS, UserError
 
 SPEECH_FRAME_RATE = 50.0
 """Hz: the frame rate of the speech encoders (16,000 / 320)."""
@@ -351,9 +350,10 @@ class EmotionTrack:
             raise UserError(f"{source}: not a readable emotion track ({error}); write it again") from error
 
     def _save_npz(self, target: Path) -> None:
-        with formats.replace_when_complete(target) as temporary:
+        # A file and not its name: numpy would add ".npz" to any other spelling of it.
+        with formats.replace_when_complete(target) as temporary, temporary.open("wb") as file:
             np.savez_compressed(
-                temporary,
+                file,
                 labels=np.array(self.labels),
                 probabilities=self.probabilities,
                 intensity=self.intensity,
@@ -377,5 +377,5 @@ class EmotionTrack:
                 )
         except FileNotFoundError as error:
             raise UserError(f"{source}: no such file; check the path") from error
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except UNREADABLE_ARRAYS as error:
             raise UserError(f"{source}: not an emotion track in .npz form ({error}); write it again") from error

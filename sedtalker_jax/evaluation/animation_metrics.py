@@ -243,6 +243,29 @@ def mean_jerk_m_per_s3(motion: Float[np.ndarray, "F V 3"], fps: float, vertices:
     return _mean_difference_norm(motion, vertices, 3) * fps**3
 
 
+def transition_jerk_m_per_s3(
+    motion: Float[np.ndarray, "F V 3"],
+    fps: float,
+    transitions: Sequence[float],
+    window: float = 0.5,
+    vertices: Int[np.ndarray, " v"] | None = None,
+) -> float:
+    """Mean jerk within `window` seconds of changes of emotion, in m/s^3; NaN when no change has frames around it.
+
+    Args:
+      transitions: seconds; frame f lies at f / fps.
+    """
+    # A third difference of frames f .. f + 3 belongs to the middle of its span.
+    times = (np.arange(max(0, len(motion) - 3)) + 1.5) / fps
+    near = np.zeros(len(times), bool)
+    for transition in transitions:
+        near |= np.abs(times - transition) <= window
+    if not near.any():
+        return float("nan")
+    jerk = np.diff(_select(np.asarray(motion, np.float64), vertices), n=3, axis=0)[near]
+    return float(euclidean_norm(jerk).mean() * fps**3)
+
+
 def transition_jerk_ratio(
     prediction: Float[np.ndarray, "F V 3"],
     target: Float[np.ndarray, "F V 3"],
@@ -259,16 +282,9 @@ def transition_jerk_ratio(
     Returns:
       NaN when no transition has frames around it, or the truth stands still there.
     """
-    guess, truth = _same_shape(prediction, target)
-    if len(guess) < 4:
-        return float("nan")
-    # A third difference of frames f .. f + 3 belongs to the middle of its span.
-    times = (np.arange(len(guess) - 3) + 1.5) / fps
-    near = np.zeros(len(times), bool)
-    for transition in transitions:
-        near |= np.abs(times - transition) <= window
-    jerks = [euclidean_norm(np.diff(_select(motion, vertices), n=3, axis=0)[near]) for motion in (guess, truth)]
-    return float(jerks[0].mean() / jerks[1].mean()) if near.any() and jerks[1].mean() > 0 else float("nan")
+    pair = _same_shape(prediction, target)
+    guess, truth = (transition_jerk_m_per_s3(motion, fps, transitions, window, vertices) for motion in pair)
+    return guess / truth if truth > 0 else float("nan")
 
 
 def spectral_error(prediction: Float[np.ndarray, "F V 3"], target: Float[np.ndarray, "F V 3"]) -> float:

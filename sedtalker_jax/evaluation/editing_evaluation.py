@@ -317,6 +317,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     def run() -> None:
+        if options.clips < 1:
+            raise UserError(f"--clips {options.clips}: at least one is needed")
         model = SEDTalker.load(options.checkpoint)
         table = evaluate_editing(model, options.data, split=options.split, num_clips=options.clips, seed=options.seed)
         print(table.plain())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sedtalker_jax.errors import UserError
+from sedtalker_jax.errors import UNREADABLE_ARRAYS, UserError
 from sedtalker_jax.evaluation import report
 from sedtalker_jax.evaluation.face_files import animation_regions
 from sedtalker_jax.evaluation.peers import BlendshapeBasis, PeerScores, find_motion_files, score_directories
@@ -112,7 +112,7 @@ def _count_vertices(references: str | os.PathLike) -> int:
         raise UserError(f"{references}: give the templates, or the number of vertices, for sequences of meshes")
     try:
         shape = np.load(first, mmap_mode="r", allow_pickle=False).shape
-    except (OSError, ValueError, EOFError) as error:
+    except UNREADABLE_ARRAYS as error:
         raise UserError(f"{first}: not a .npy file of numbers ({error})") from error
     if len(shape) >= 3 and shape[-1] == 3:
         return shape[-2]

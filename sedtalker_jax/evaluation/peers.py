@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from sedtalker_jax.errors import UserError
+from sedtalker_jax.errors import UNREADABLE_ARRAYS, UserError
 from sedtalker_jax.evaluation import animation_metrics as metrics
 from sedtalker_jax.evaluation.animation_evaluation import AnimationEvaluation, AnimationRegions
 from sedtalker_jax.evaluation.table import ScoreTable
@@ -203,6 +203,12 @@ def subject_of(clip: str, templates: Mapping[str, object] | None = None) -> str:
     return clip
 
 
+def _with_numbers(path: Path) -> list[tuple[int, str]]:
+    """Sorts frame 2 before frame 10: the runs of digits in a name as numbers."""
+    parts = re.split(r"(\d+)", path.name)
+    return [(int(part), "") if number % 2 else (0, part) for number, part in enumerate(parts)]
+
+
 class _Loader:
     """Reads one file of motion into float32 [F, V, 3] in metres, at the scored frame rate."""
 
@@ -220,12 +226,12 @@ class _Loader:
 
     def _vertices(self, path: Path) -> np.ndarray:
         if path.is_dir():
-            frames = sorted(frame for frame in path.iterdir() if frame.suffix.lower() in MESH_SUFFIXES)
+            frames = sorted((f for f in path.iterdir() if f.suffix.lower() in MESH_SUFFIXES), key=_with_numbers)
             array = np.stack([mesh_vertices(frame) for frame in frames])
         else:
             try:
                 array = np.load(path, allow_pickle=False)
-            except (OSError, ValueError, EOFError) as error:
+            except UNREADABLE_ARRAYS as error:
                 raise UserError(f"{path}: not a .npy file of numbers ({error})") from error
         shape = array.shape
         while array.ndim > 2 and array.shape[0] == 1 and array.shape[-2:] != (self.num_vertices, 3):

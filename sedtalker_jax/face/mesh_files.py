@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
-from sedtalker_jax.errors import UserError
+from sedtalker_jax.errors import UNREADABLE_ARRAYS, UserError
 from sedtalker_jax.face.array_pickle import load_pickled_arrays
 
 MESH_SUFFIXES = (".ply", ".obj")
@@ -149,5 +149,5 @@ def load_npz(path: Path) -> dict[str, np.ndarray]:
             return {name: data[name] for name in data.files}
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; check the path") from error
-    except (OSError, ValueError, AttributeError, EOFError) as error:
+    except UNREADABLE_ARRAYS as error:
         raise UserError(f"{path}: not an .npz file of arrays ({error})") from error

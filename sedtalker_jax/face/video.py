@@ -14,7 +14,7 @@ import numpy as np
 
 from sedtalker_jax.axes import SAMPLE_RATE
 from sedtalker_jax.emotion.formats import replace_when_complete
-from sedtalker_jax.emotion.labels import NEUTRAL, colour_rgb
+from sedtalker_jax.emotion.labels import ACTIVE, NEUTRAL, colour_rgb
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.face.render import BACKGROUND, FaceRenderer
 
@@ -62,7 +62,9 @@ class EmotionStrip:
         plot_height = PLOT_HEIGHT
         canvas = Image.new("RGB", (plot_width * supersample, plot_height * supersample), (247, 247, 249))
         times = np.asarray(track.times)
-        activation = np.clip(np.asarray(track.activation(), float), 0.0, 1.0)
+        # The columns of an activation are ACTIVE, whatever labels the track has and in which order.
+        columns = [ACTIVE.index(name) for name in names]
+        activation = np.clip(np.asarray(track.activation(), float), 0.0, 1.0)[:, columns]
         at = np.linspace(0.0, self.duration, plot_width * supersample)
         curves = {name: np.interp(at, times, activation[:, k]) for k, name in enumerate(names)} if len(times) else {}
         full_w, full_h = canvas.size

@@ -22,7 +22,7 @@ from sedtalker_jax.evaluation import report
 from sedtalker_jax.evaluation.model_card import write_run_card
 from sedtalker_jax.evaluation.table import ScoreTable, write_metrics_json
 from sedtalker_jax.inference.editing import fit_edit_dictionary
-from sedtalker_jax.inference.pipeline import EDIT_DICTIONARY, SEDTalker
+from sedtalker_jax.inference.pipeline import SEDTalker
 from sedtalker_jax.inference.scoring import (
     AnimationScores,
     Predictions,
@@ -34,7 +34,7 @@ from sedtalker_jax.inference.scoring import (
     score_emotion,
 )
 from sedtalker_jax.speech import save_audio
-from sedtalker_jax.training.checkpoint import read_meta
+from sedtalker_jax.training.checkpoint import CALIBRATION, EDIT_DICTIONARY, read_meta
 from sedtalker_jax.training.experiment import shared_space
 from sedtalker_jax.training.streams import held_out_directories, streams_of
 
@@ -87,8 +87,8 @@ def evaluate(
     _check_held_out(meta, held_out)
     world_hash = read_manifest((voices or faces)[0]).get("world_hash", "")
     if not own:
-        if not (workdir / "calibration.json").exists() and voices:
-            raise UserError(f"{workdir} has no calibration.json yet: evaluate on the data that it was trained on first")
+        if not (workdir / CALIBRATION).exists() and voices:
+            raise UserError(f"{workdir} has no {CALIBRATION} yet: evaluate on the data that it was trained on first")
         workdir = results_on(workdir, scored)
         workdir.mkdir(exist_ok=True)
     elif voices:
@@ -234,12 +234,12 @@ def _heard(model: SEDTalker, record: Mapping[str, Any]) -> EmotionTrack | None:
 
 
 def calibrate(model: SEDTalker, reader: Sequence[Mapping[str, Any]], num_clips: int | None, workdir: pathlib.Path) -> None:
-    """Fits the model's temperature to the first clips (None: all) of a validation split, sets it, writes calibration.json."""
+    """Fits the model's temperature to the first clips (None: all) of a validation split, sets it, writes CALIBRATION."""
     model.temperature = 1.0
     model.temperature = fit_temperature(predict(model, _first(reader, num_clips), "diarize valid"))
-    temporary = workdir / "calibration.json.tmp"
+    temporary = workdir / f"{CALIBRATION}.tmp"
     temporary.write_text(json.dumps({"temperature": model.temperature}) + "\n")
-    os.replace(temporary, workdir / "calibration.json")
+    os.replace(temporary, workdir / CALIBRATION)
 
 
 def _example(predictions: Predictions) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -29,13 +28,12 @@ from sedtalker_jax.inference.style import Style, subject_row
 from sedtalker_jax.inference.windows import Window, split, stitch
 from sedtalker_jax.models.sedtalker import SEDTalkerModel
 from sedtalker_jax.speech.audio import StoredWaveform
-from sedtalker_jax.training.checkpoint import load_params, read_meta
+from sedtalker_jax.training.checkpoint import EDIT_DICTIONARY, load_params, read_meta, read_temperature
 from sedtalker_jax.training.experiment import model_config
 
 if TYPE_CHECKING:
     from sedtalker_jax.inference.editing import EditedEmotion
 
-EDIT_DICTIONARY = "edit_dictionary.npz"
 """File of a workdir that holds the boundaries between its diarizer's emotions."""
 
 GivenEmbedding = Float[np.ndarray, " C"] | None
@@ -120,8 +118,7 @@ class SEDTalker:
         meta, step = read_meta(directory)
         model = SEDTalkerModel(model_config(meta["model"], meta["codec_sizes"]))
         codec = None if meta["codec_sizes"] is None else FaceCodec.load(directory)
-        calibration = directory / "calibration.json"
-        temperature = json.loads(calibration.read_text())["temperature"] if calibration.exists() else 1.0
+        temperature = read_temperature(directory)
         params = jax.tree.map(jnp.asarray, load_params(directory, step=step))
         loaded = cls(model, params, codec, meta, temperature)
         loaded.directory = directory

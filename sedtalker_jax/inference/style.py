@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-import zipfile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
 
 from sedtalker_jax.emotion.formats import replace_when_complete
-from sedtalker_jax.errors import UserError
+from sedtalker_jax.errors import UNREADABLE_ARRAYS, UserError
 
 if TYPE_CHECKING:
     from sedtalker_jax.inference.pipeline import SEDTalker
@@ -49,7 +48,7 @@ class Style:
         try:
             with np.load(path, allow_pickle=False) as stored:
                 return cls(np.asarray(stored["vector"], np.float32), str(stored["model"]))
-        except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        except UNREADABLE_ARRAYS as error:
             raise UserError(f"{path}: no style ({error}); `python -m sedtalker_jax fit-style` makes one") from None
 
 

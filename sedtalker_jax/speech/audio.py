@@ -137,17 +137,17 @@ def normalise(waveform: Waveform) -> Waveform:
 
 
 def _check_file(path: Path) -> None:
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder; give a sound file")
-    if not path.exists():
-        raise UserError(f"{path}: no such file")
     try:
+        if path.is_dir():
+            raise UserError(f"{path}: is a folder; give a sound file")
+        if not path.exists():
+            raise UserError(f"{path}: no such file")
         if path.stat().st_size == 0:
             raise UserError(f"{path}: the file is empty")
         with path.open("rb"):
             pass
-    except PermissionError:
-        raise UserError(f"{path}: cannot be read: permission denied") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {_reason(error).lower()}") from None
 
 
 def _open_with_libsndfile(path: Path) -> tuple[Iterator[SoundBlock], int]:

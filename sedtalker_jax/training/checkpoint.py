@@ -15,6 +15,11 @@ from orbax.checkpoint import checkpoint_managers
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.training.state import combine
 
+CALIBRATION = "calibration.json"
+EDIT_DICTIONARY = "edit_dictionary.npz"
+FITTED_AFTERWARDS = (CALIBRATION, EDIT_DICTIONARY)
+"""Files of a workdir that evaluation fits to its newest checkpoint, and that fit no other."""
+
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
@@ -69,11 +74,13 @@ class Checkpointer:
         """Step of the newest complete checkpoint, None if there is none."""
         return self._manager.latest_step()
 
-    def save(self, step: int, state: Any, next_batch: int, meta: dict) -> bool:
-        """Saves if a save is due at this step (interval, last step, or a preemption notice). Call it at every step."""
-        if self._manager.latest_step() == step:
-            return False
-        return self._manager.save(
+    def is_due(self, step: int) -> bool:
+        """Whether `save` is to be called: interval, last step, or a preemption notice. Ask at every step, in every process."""
+        return self._manager.latest_step() != step and (step == self.last_step or self._manager.should_save(step))
+
+    def save(self, step: int, state: Any, next_batch: int, meta: dict) -> None:
+        """Starts to write a checkpoint of a step that is due; the state's arrays are global."""
+        self._manager.save(
             step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(state),
@@ -148,3 +155,18 @@ def load_params(workdir: str | pathlib.Path, item: str = "ema_params", step: int
             path, args=ocp.args.PyTreeRestore(item=target, restore_args=restore_args, partial_restore=True)
         )
     return combine(restored[item], restored.get("frozen", {}))
+
+
+def read_temperature(workdir: pathlib.Path) -> float:
+    """Temperature that evaluation fitted to a workdir's newest checkpoint; 1 where none was fitted.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    path = workdir / CALIBRATION
+    if not path.exists():
+        return 1.0
+    try:
+        return float(json.loads(path.read_text())["temperature"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: is damaged ({error}); evaluate.py writes it again") from error

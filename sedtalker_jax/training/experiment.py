@@ -40,7 +40,7 @@ from sedtalker_jax.training.losses import JointObjective, LossConfig
 from sedtalker_jax.training.motion_losses import FaceLossConstants
 from sedtalker_jax.training.motion_readers import READER_TERMS, FrozenReader, fit_reader, reader_file
 from sedtalker_jax.training.optim import OptimConfig, learning_rate_schedule, make_optimizer
-from sedtalker_jax.training.parallel import Parallel, ParallelConfig
+from sedtalker_jax.training.parallel import Parallel, ParallelConfig, mesh_of
 from sedtalker_jax.training.state import TrainState, combine, partition
 from sedtalker_jax.training.streams import streams_of
 
@@ -197,6 +197,8 @@ class Experiment:
             codec = FaceCodec.load(workdir)
             if bool(codec.subjects) != bool(at_most):
                 raise UserError(f"{workdir}: was begun with another model.animator.num_subjects; choose another workdir")
+            if not np.array_equal(codec.space.basis, shared_space(faces[0].directories).basis):
+                raise UserError(f"{workdir}: was begun with faces of another basis; give their records, or another workdir")
             return codec
         records = self._face_records
         codec = FaceCodec.fit(
@@ -328,7 +330,8 @@ class Experiment:
         weights: dict[str, float] = {}
         params = combine(state.ema_params, state.frozen)
         for batch in self._valid_batches:
-            sums, denominators = self._validation_sums(params, batch)
+            with mesh_of(params):
+                sums, denominators = self._validation_sums(params, batch)
             for name, value in jax.device_get(denominators).items():
                 totals[name] = totals.get(name, 0.0) + float(sums[name])
                 weights[name] = weights.get(name, 0.0) + float(value)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import functools
+import pathlib
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 from tqdm import tqdm
 
+from sedtalker_jax.errors import UserError
 from sedtalker_jax.evaluation.model_card import write_run_card
-from sedtalker_jax.training.checkpoint import Checkpointer
+from sedtalker_jax.training.checkpoint import FITTED_AFTERWARDS, Checkpointer, read_meta
 from sedtalker_jax.training.experiment import Experiment
 from sedtalker_jax.training.logging import MetricsWriter
 from sedtalker_jax.training.state import TrainState
@@ -22,21 +24,27 @@ from sedtalker_jax.training.step import train_step
 
 
 class _StopRequest:
-    """Turns SIGTERM into a flag that the loop reads between steps, so that a stopped run loses no work."""
+    """Turns SIGTERM into a flag that the loop reads between steps, so that a stopped run loses no work.
+
+    Of several processes one alone must not stop: there JAX's own handler tells all of them, and Checkpointer.reached_preemption
+    names the step at which all stop.
+    """
 
     def __init__(self):
         self.received = False
         self._previous: Any = None
 
     def __enter__(self):
-        self._previous = signal.signal(signal.SIGTERM, self._receive)
+        if jax.process_count() == 1:
+            self._previous = signal.signal(signal.SIGTERM, self._receive)
         return self
 
     def _receive(self, *_):
         self.received = True
 
     def __exit__(self, *_):
-        signal.signal(signal.SIGTERM, self._previous)
+        if jax.process_count() == 1:
+            signal.signal(signal.SIGTERM, self._previous)
 
 
 class _Timed:
@@ -71,8 +79,14 @@ def train(experiment: Experiment, workdir: str) -> dict[str, float]:
 
     Returns:
       The last logged metrics; "stopped_early" is 1 if SIGTERM ended the run (a checkpoint was then saved).
+
+    Raises:
+      UserError: the batch can't be shared out among devices, or the workdir's checkpoint is of other data or another model.
     """
     parallel = experiment.parallel
+    share, size = jax.device_count() * experiment.accumulation, experiment.pipeline.batch_size
+    if size % share:
+        raise UserError(f"pipeline.batch_size={size}: must be a multiple of devices x accumulation = {share}")
     is_first = jax.process_index() == 0
     abstract = jax.eval_shape(experiment.create_state)
     shardings = parallel.state_shardings(abstract)
@@ -93,12 +107,16 @@ def train(experiment: Experiment, workdir: str) -> dict[str, float]:
             state, next_batch = experiment.load_pretrained(parallel.create_state(experiment.create_state)), 0
         else:
             target = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
+            _check_same(read_meta(workdir)[0], experiment.meta, workdir)
             state, next_batch = checkpointer.restore(target)
         first = int(jax.device_get(state.step))
         if is_first and first:
             print(f"{workdir}: resuming at step {first}", file=sys.stderr)
         if is_first and first < num_steps:
-            # A run that goes on has no scores yet; one that has ended keeps the card that evaluation wrote.
+            # A run that goes on has no scores yet, and what evaluation fitted to its last checkpoint does not fit the next; one
+            # that has ended keeps both.
+            for name in FITTED_AFTERWARDS:
+                (pathlib.Path(workdir) / name).unlink(missing_ok=True)
             directories = list(dict.fromkeys(path for stream in experiment.streams for path in stream.directories))
             write_run_card(workdir, experiment.meta, directories, num_steps)
         batches = _Timed(experiment.train_batches(next_batch, next_batch + num_steps - first))
@@ -106,6 +124,16 @@ def train(experiment: Experiment, workdir: str) -> dict[str, float]:
         with MetricsWriter(workdir, first, enabled=is_first) as writer, bar:
             last = _run(experiment, checkpointer, writer, bar, step_fn, state, shardings, batches, first, stop)
     return last
+
+
+def _check_same(stored: Mapping[str, Any], configured: Mapping[str, Any], workdir: str) -> None:
+    """A run goes on with what it began with. Raises UserError."""
+    for name, what in (("records", "other records"), ("labels", "other labels"), ("codec_hash", "another face space")):
+        if stored.get(name) != configured.get(name):
+            raise UserError(
+                f"{workdir}: its checkpoint was trained with {what} ({stored.get(name)}, not {configured.get(name)}); "
+                "give them again, or another --workdir"
+            )
 
 
 def _run(
@@ -133,10 +161,11 @@ def _run(
             writer.write(step, {f"valid/{name}": value for name, value in scores.items()})
             last |= {f"valid/{name}": value for name, value in scores.items()}
         stopping = stop.received or checkpointer.reached_preemption(step)
-        if step > first:
+        if stopping:
+            checkpointer.last_step = step
+        # Asked first: to make a state global copies it, where pmap runs in several processes.
+        if step > first and checkpointer.is_due(step):
             saved = experiment.parallel.to_global(state, shardings)
-            if stopping:
-                checkpointer.last_step = step
             checkpointer.save(step, saved, next_batch=step, meta=experiment.meta)
         if step == experiment.num_steps or stopping:
             break

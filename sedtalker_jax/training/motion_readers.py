@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -39,7 +38,7 @@ from jaxtyping import Array, Bool, Float
 from sedtalker_jax.data.face_codec import FaceCodec
 from sedtalker_jax.emotion.formats import replace_when_complete
 from sedtalker_jax.emotion.labels import ACTIVE
-from sedtalker_jax.errors import UserError
+from sedtalker_jax.errors import UNREADABLE_ARRAYS, UserError
 from sedtalker_jax.models.track_source import EDITED_TRACK, PREDICTED_TRACK
 
 READER_TERMS = ("shown_emotion", "lip_reading", "consistency")
@@ -164,7 +163,7 @@ class FrozenReader:
             layers = [values[f"{layer}/{name}"] for layer in ("frame", "window", "outputs") for name in ("kernel", "bias")]
             if len(values) != len(layers):
                 raise ValueError("unexpected arrays")
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except UNREADABLE_ARRAYS as error:
             raise UserError(f"{path}: not a motion reader ({error}); delete it, it is fitted again") from error
         return cls(unflatten_dict({tuple(name.split("/")): value for name, value in values.items()}), view, **numbers)
 

@@ -11,7 +11,7 @@ import optax
 @dataclasses.dataclass(frozen=True)
 class OptimConfig:
     """Attributes:
-    name: "adamw" or "sgd".
+    name: "adamw", or "sgd" to compare layouts with: at a constant rate, without decay.
     learning_rate: at the peak of the schedule.
     warmup_steps: linear from zero.
     final_fraction: the cosine ends at this fraction of the peak.
@@ -33,7 +33,9 @@ class OptimConfig:
 
 
 def learning_rate_schedule(config: OptimConfig, num_steps: int) -> optax.Schedule:
-    """Linear warm-up, then a cosine down to final_fraction at num_steps."""
+    """Linear warm-up, then a cosine down to final_fraction at num_steps; constant for "sgd"."""
+    if config.name == "sgd":
+        return optax.constant_schedule(config.learning_rate)
     warmup = min(config.warmup_steps, max(1, num_steps // 2))
     return optax.warmup_cosine_decay_schedule(
         init_value=0.0,
@@ -70,5 +72,5 @@ def make_optimizer(config: OptimConfig, num_steps: int) -> optax.GradientTransfo
             mask=lambda params: jax.tree_util.tree_map_with_path(decayed, params),
         )
     if config.name == "sgd":
-        return optax.sgd(config.learning_rate)
+        return optax.sgd(schedule)
     raise ValueError(f"optim.name={config.name!r}: expected 'adamw' or 'sgd'")

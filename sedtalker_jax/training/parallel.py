@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -117,12 +118,22 @@ class Parallel:
         return jax.tree.map(_as_global, state, shardings)
 
 
+def mesh_of(tree: Any) -> contextlib.AbstractContextManager:
+    """`jax.set_mesh` of the mesh that a tree's arrays lie on, for programs that are jitted for several devices beside the step.
+
+    XLA can't partition a kernel: the scan splits itself, and for that it must see the mesh. It is the arrays' mesh and not the
+    run's, since of several processes pmap leaves each a copy on its own devices. Nothing is set for one device.
+    """
+    mesh = getattr(jax.tree.leaves(tree)[0].sharding, "mesh", None)
+    return jax.set_mesh(mesh) if mesh is not None and mesh.size > 1 else contextlib.nullcontext()
+
+
 def _as_global(x: jax.Array, sharding: NamedSharding) -> jax.Array:
-    if isinstance(x.sharding, NamedSharding) and x.sharding.mesh == sharding.mesh and x.is_fully_addressable:
+    if isinstance(x.sharding, NamedSharding) and x.sharding.mesh == sharding.mesh:
         return x
-    if x.is_fully_addressable and jax.process_count() == 1:
+    if jax.process_count() == 1:
         return jax.device_put(x, sharding)
     from jax.experimental import multihost_utils
 
-    local = x if x.is_fully_addressable else x.addressable_data(0)
-    return multihost_utils.host_local_array_to_global_array(np.asarray(local), sharding.mesh, sharding.spec)
+    # Of several processes, pmap gives each a whole copy of its own.
+    return multihost_utils.host_local_array_to_global_array(np.asarray(x), sharding.mesh, sharding.spec)

@@ -129,7 +129,8 @@ def _without_rows_after(batch: Batch, count: int) -> Batch:
     """Gives the rows that only fill up a batch zero weight."""
     keep = np.arange(len(batch["speech"]["seed"])) < count
     speech = dict(batch["speech"])
-    speech["emotion"] = np.where(keep[:, None], speech["emotion"], -1)
+    for name in {"emotion", "level"} & set(speech):
+        speech[name] = np.where(keep[:, None], speech[name], -1)
     for name in ("intensity_mask", "boundary_mask"):
         speech[name] = speech[name] * keep[:, None]
     if "face" not in batch:

@@ -253,6 +253,7 @@ def test_saving_replaces_whole_files_only(tmp_path, monkeypatch):
         ("k.wav", "x", "unknown emotion track format"),
         ("l.npz", "x", "not an emotion track"),
         ("m.csv", "start,end,label\n", "nothing to put on a track"),
+        ("n.csv", "start,end,label\n0,1\n", "a line ends before its label"),
     ],
 )
 def test_bad_files_are_explained_in_one_line(tmp_path, name, content, message):
@@ -325,3 +326,17 @@ def test_a_trajectory_shows_every_emotion_alone_once_and_moves_smoothly_between(
     for wrong in ([], ["happy", "bored"]):
         with pytest.raises(UserError):
             EmotionTrack.trajectory(wrong, 1.0, 1.0)
+
+
+def test_the_spelling_of_a_suffix_changes_nothing(tmp_path):
+    track = EmotionTrack.from_segments([(0.0, 1.0, "sad")], duration=1.0)
+    track.save(tmp_path / "x.NPZ")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.NPZ"]
+    np.testing.assert_array_equal(EmotionTrack.load(tmp_path / "x.NPZ").probabilities, track.probabilities)
+
+
+def test_an_array_under_another_name_is_no_track(tmp_path):
+    with (tmp_path / "x.npz").open("wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(UserError, match="not an emotion track"):
+        EmotionTrack.load(tmp_path / "x.npz")

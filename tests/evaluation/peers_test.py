@@ -169,13 +169,14 @@ def test_directories_are_checked(vocaset):
 def test_mesh_sequences(tmp_path):
     rng = np.random.default_rng(2)
     faces = [(i, i + 1, i + 2) for i in range(V - 2)]
-    motion = rng.normal(0, 0.05, (3, V, 3))
+    # Enough frames that their numbers, without leading zeros, are not in the order of their names.
+    motion = rng.normal(0, 0.05, (12, V, 3))
     (tmp_path / "meshes" / "F1_e01").mkdir(parents=True)
     (tmp_path / "truth").mkdir()
     for index, vertices in enumerate(motion):
         lines = ["v {:.8f} {:.8f} {:.8f}".format(*vertex) for vertex in vertices]
         lines += ["f {} {} {}".format(*(i + 1 for i in face)) for face in faces]
-        (tmp_path / "meshes" / "F1_e01" / f"{index:04d}.obj").write_text("\n".join(lines) + "\n")
+        (tmp_path / "meshes" / "F1_e01" / f"{index}.obj").write_text("\n".join(lines) + "\n")
     np.save(tmp_path / "truth" / "F1_e01.npy", motion)
     scores = peers.score_directories({"meshes": tmp_path / "meshes"}, tmp_path / "truth", REGIONS)
     assert scores.per_clip["mean_vertex_error_mm"]["meshes"] == pytest.approx(0.0, abs=1e-3)

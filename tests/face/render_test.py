@@ -138,3 +138,10 @@ def test_strip_shows_the_emotion_under_the_playhead():
     np.testing.assert_array_equal(late[10, 14], (0xD6, 0x27, 0x28))
     dark = lambda picture: int((picture[strip.top : strip.bottom - 10].sum(-1) < 90).all(0).nonzero()[0].mean())  # noqa: E731
     assert abs(dark(early) - (10 + 0.2 * 236)) < 3 and abs(dark(late) - (10 + 0.8 * 236)) < 3
+
+
+def test_strip_takes_the_columns_of_labels_in_any_order():
+    few = EmotionTrack.from_segments([(0.0, 1.0, "happy")], labels=("neutral", "sad", "angry", "happy"), duration=1.0)
+    strip = EmotionStrip(few, 1.0, 256)
+    strengths = dict(zip(strip.names, strip.activation.mean(axis=0), strict=True))
+    assert strengths == {"sad": 0.0, "angry": 0.0, "happy": pytest.approx(1.0)}

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 STEPS = 6
 
@@ -41,12 +42,17 @@ def losses(workdir):
     }
 
 
-def test_one_process_goes_on_from_what_two_saved(tiny_world, tmp_path):
+# Sharded over the devices of a process, and so that every process holds another part of each large array.
+SHARDED = ("--config.parallel.mode=jit", "--config.parallel.fsdp=4", "--config.parallel.fsdp_min_size=64")
+
+
+@pytest.mark.parametrize("layout", [(), SHARDED], ids=["pmap", "sharded"])
+def test_one_process_goes_on_from_what_two_saved(layout, tiny_world, tmp_path):
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
     together = tmp_path / "together"
-    arguments = command(together, tiny_world, f"--coordinator=localhost:{port}", "--num_processes=2")
+    arguments = command(together, tiny_world, *layout, f"--coordinator=localhost:{port}", "--num_processes=2")
     finish(*(start([*arguments, f"--process_id={index}"], devices=2) for index in range(2)))
     whole = losses(together)
     assert set(whole) == set(range(STEPS))

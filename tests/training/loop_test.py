@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from sedtalker_jax.training.loop import _Timed
+from sedtalker_jax.errors import UserError
+from sedtalker_jax.training.loop import _check_same, _Timed
 
 
 def test_waiting_is_counted_between_takes_and_batches_pass_through():
@@ -28,3 +29,11 @@ def test_waiting_is_counted_between_takes_and_batches_pass_through():
         next(batches)
     batches.close()
     assert closed == [True]
+
+
+@pytest.mark.parametrize("change", [{"records": ["savee 2"]}, {"labels": ["sad", "neutral"]}, {"codec_hash": "b"}])
+def test_a_run_goes_on_with_what_it_began_with(change):
+    begun = {"records": ["savee 1"], "labels": ["neutral", "sad"], "codec_hash": "a", "config": {}}
+    _check_same(begun, begun | {"config": {"num_steps": 9}}, "runs/x")
+    with pytest.raises(UserError, match="runs/x: its checkpoint was trained with"):
+        _check_same(begun, begun | change, "runs/x")

@@ -58,3 +58,10 @@ def test_layout_gives_the_gradients_and_parameters_of_one_device(layout, referen
             assert np.abs(found[name] - expected).max() <= 1e-6, name
             moved = max(moved, float(np.abs(expected - reference["before" + name.removeprefix("after")]).max()))
     assert moved > 1e-2
+
+
+def test_validation_on_several_devices_lowers_for_tpu_with_its_kernels():
+    # A kernel that XLA would have to partition is refused when the program is lowered.
+    done = subprocess.run([sys.executable, "-m", "tests.training.lowering_run"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.split() == ["pmap", "True", "jit", "True"]

@@ -19,7 +19,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import functools
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -48,7 +47,7 @@ from sedtalker_jax.data.faces.corpus import (
 )
 from sedtalker_jax.data.faces.surface import Surface, find_mesh, find_regions, load_regions
 from sedtalker_jax.emotion.labels import ACTIVE, CANONICAL, NEUTRAL, resolve_label
-from sedtalker_jax.errors import UserError
+from sedtalker_jax.errors import UNREADABLE_ARRAYS, UserError
 from sedtalker_jax.face.mesh_files import MESH_SUFFIXES, load_npz
 from sedtalker_jax.face.template import SUFFIXES, read_mesh, topology_name
 
@@ -300,7 +299,7 @@ def _read_template(path: Path, scale: float) -> Float[np.ndarray, "V 3"]:
     else:
         try:
             vertices = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+        except UNREADABLE_ARRAYS as error:
             raise UserError(f"{path}: not a .npy file of vertices ({error})") from None
     vertices = np.asarray(vertices)
     if vertices.ndim != 2 or vertices.shape[1] != 3 or not len(vertices) or not np.isfinite(vertices).all():
@@ -329,5 +328,5 @@ def _npz_array(path: Path, name: str) -> np.ndarray | None:
     try:
         with np.load(path, allow_pickle=False) as content:
             return content[name] if name in content.files else None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except UNREADABLE_ARRAYS as error:
         raise UserError(f"{path}: not a whole .npz file of arrays ({error}); write it again") from None

@@ -28,7 +28,7 @@ from sedtalker_jax.data.faces.space_fit import fit_space
 from sedtalker_jax.data.faces.surface import Surface
 from sedtalker_jax.data.world.clock import SAMPLE_RATE, num_speech_frames
 from sedtalker_jax.emotion.labels import ACTIVE, CANONICAL, NEUTRAL
-from sedtalker_jax.errors import UserError
+from sedtalker_jax.errors import UNREADABLE_ARRAYS, UserError
 from sedtalker_jax.face.space import FaceSpace
 from sedtalker_jax.face.template import FaceTemplate
 from sedtalker_jax.speech.audio import encode_flac, load_audio
@@ -133,7 +133,7 @@ def open_vertices(path: Path, num_vertices: int, metres_per_unit: float = 1.0) -
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (OSError, ValueError, EOFError) as error:
+    except UNREADABLE_ARRAYS as error:
         raise UserError(f"{path}: not a whole .npy file of numbers ({error}); fetch it again") from None
     if array.ndim not in (2, 3) or array[:1].size != 3 * num_vertices or not np.issubdtype(array.dtype, np.number):
         raise UserError(f"{path}: has {array.dtype} of shape {list(array.shape)}, not [frames, {num_vertices}, 3]")

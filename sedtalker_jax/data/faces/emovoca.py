@@ -37,7 +37,7 @@ from sedtalker_jax.data.faces.corpus import (
 )
 from sedtalker_jax.data.faces.surface import Surface, first_existing
 from sedtalker_jax.emotion.labels import NEUTRAL
-from sedtalker_jax.errors import UserError
+from sedtalker_jax.errors import UNREADABLE_ARRAYS, UserError
 from sedtalker_jax.face.mesh_files import read_templates
 
 EXPRESSIONS: Mapping[str, tuple[int, str | None]] = MappingProxyType(
@@ -201,7 +201,7 @@ def _check_label(path: Path, clip: FaceClip) -> None:
             continue
         try:
             value = int(np.load(file, allow_pickle=False).item())
-        except (OSError, ValueError, EOFError) as error:
+        except UNREADABLE_ARRAYS as error:
             raise UserError(f"{file}: not a whole number ({error})") from None
         if value != wanted:
             raise UserError(f"{file}: says {value}, but the name of the clip means {wanted}")

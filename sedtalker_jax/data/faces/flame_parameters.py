@@ -24,7 +24,7 @@ from sedtalker_jax.data.corpora.speech import speech_record
 from sedtalker_jax.data.faces.corpus import SHARED_OPTIONS, FaceClip, FaceCorpus, Motion, listed_files, what_is_in
 from sedtalker_jax.data.faces.flame import NUM_EXPRESSION, NUM_SHAPE, Flame
 from sedtalker_jax.data.faces.surface import Surface, find_regions, load_regions
-from sedtalker_jax.errors import UserError
+from sedtalker_jax.errors import UNREADABLE_ARRAYS, UserError
 from sedtalker_jax.face.mesh_files import load_npz
 from sedtalker_jax.face.template import topology_name
 
@@ -97,7 +97,7 @@ def read_parameters(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             array = np.load(path, allow_pickle=False)
         except FileNotFoundError:
             raise UserError(f"{path}: no such file") from None
-        except (OSError, ValueError, EOFError) as error:
+        except UNREADABLE_ARRAYS as error:
             raise UserError(f"{path}: not a whole .npy file of numbers ({error}); fetch it again") from None
         array = array.reshape(-1, array.shape[-1]) if array.ndim in (2, 3) else array
         if array.ndim != 2 or array.shape[1] not in _LAYOUTS:

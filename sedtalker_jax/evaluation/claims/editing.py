@@ -54,9 +54,10 @@ from sedtalker_jax.evaluation.editing_arms import ARMS, ClipSweep
 from sedtalker_jax.evaluation.editing_evaluation import ALPHAS, MARGIN_S, clip_emotion, mean_strength, step_over_median
 from sedtalker_jax.evaluation.expression_evaluator import ExpressionEvaluator, edited_truth
 from sedtalker_jax.inference.editing import edit, edited_motion, fit_edit_dictionary
-from sedtalker_jax.inference.pipeline import EDIT_DICTIONARY, SEDTalker
+from sedtalker_jax.inference.pipeline import SEDTalker
 from sedtalker_jax.inference.scoring import fit_temperature, predict
 from sedtalker_jax.inference.windows import stitch
+from sedtalker_jax.training.checkpoint import CALIBRATION, EDIT_DICTIONARY, read_temperature
 
 MODELS = ("consistency", "plain")
 NO_CONSISTENCY, UNEDITED, TRUTH = "no-consistency", "unedited", "truth"
@@ -137,7 +138,7 @@ def _fit_editor(model: SEDTalker, settings: Settings, directory: Path) -> None:
     valid_clips = spread(valid, SMOKE_CLIPS if settings.smoke else VALID_CLIPS)
     model.temperature = 1.0
     model.temperature = fit_temperature(predict(model, valid_clips, "calibrate"))
-    write_text(directory / "calibration.json", json.dumps({"temperature": model.temperature}) + "\n")
+    write_text(directory / CALIBRATION, json.dumps({"temperature": model.temperature}) + "\n")
     # A smoke run's model hears little, but boundaries need examples of all emotions.
     dictionary = fit_edit_dictionary(model, train_split, FIT_CLIPS, unseen=valid_clips, faces=valid_clips)
     dictionary.save(directory / EDIT_DICTIONARY)
@@ -145,7 +146,7 @@ def _fit_editor(model: SEDTalker, settings: Settings, directory: Path) -> None:
 
 
 def _load_editor(model: SEDTalker, directory: Path) -> None:
-    model.temperature = json.loads((directory / "calibration.json").read_text())["temperature"]
+    model.temperature = read_temperature(directory)
     model.edit_dictionary = EditDictionary.load(directory / EDIT_DICTIONARY)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from sedtalker_jax.data.world.oracle import FaceOracle
 from sedtalker_jax.emotion.labels import ACTIVE
@@ -107,14 +107,14 @@ class FaceScores:
         """
         moved, wanted = (self.displacements(motion, "emotional") for motion in (guess, truth))
         everywhere = np.arange(moved.shape[1])
-        near = near_transitions(len(moved), self.fps, transitions)
+        jerk = metrics.transition_jerk_m_per_s3(wanted, self.fps, transitions, TRANSITION_WINDOW_S)
         return {
             "expression_coefficient_error": self.expression_error(guess, truth, template),
             "emotional_vertex_error_mm2": metrics.emotional_vertex_error(moved, wanted, everywhere) * metrics.MILLIMETRES**2,
             "transition_jerk_ratio": metrics.transition_jerk_ratio(
                 moved, wanted, self.fps, transitions, TRANSITION_WINDOW_S, everywhere
             ),
-            "true_transition_jerk": metrics.mean_jerk_m_per_s3(wanted[near], self.fps),
+            "true_transition_jerk": jerk,
         }
 
     @functools.cache  # noqa: B019  one scorer lives as long as its job
@@ -123,15 +123,6 @@ class FaceScores:
         weights = expression_weights(np.eye(len(ACTIVE)), head.style, self.oracle.faces.face_rules)
         shapes = head.displacements(weights)[:, self._vertices["expression"]].reshape(len(ACTIVE), -1).astype(np.float64)
         return shapes, shapes @ shapes.T
-
-
-def near_transitions(num_frames: int, fps: float, transitions: Sequence[float]) -> Int[np.ndarray, " n"]:
-    """Indices of the frames within TRANSITION_WINDOW_S of a change."""
-    times = np.arange(num_frames) / fps
-    near = np.zeros(num_frames, bool)
-    for transition in transitions:
-        near |= np.abs(times - transition) <= TRANSITION_WINDOW_S
-    return np.flatnonzero(near)
 
 
 def emotion_changes(record: Mapping[str, Any]) -> list[float]:

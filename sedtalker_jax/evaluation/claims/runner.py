@@ -87,13 +87,16 @@ def perform(job: Job, directory: Path) -> None:
 
 
 def commit() -> str:
-    """Commit of the code, with "-dirty" after it where files differ from it; empty outside a repository."""
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-    )
+    """Commit of the code, with "-dirty" after it where files differ from it; empty outside a repository and without git."""
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+        )
+    except OSError:
+        return ""
     return described.stdout.strip()
 
 

@@ -17,12 +17,13 @@ import hashlib
 import itertools
 import json
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from sedtalker_jax.emotion.formats import write_text
+from sedtalker_jax.emotion.formats import read_text, write_text
 from sedtalker_jax.emotion.labels import CANONICAL
 from sedtalker_jax.errors import UserError
 
@@ -86,10 +87,7 @@ def read_stretches(path: str | Path, clips: Sequence[str], emotions: Sequence[st
     Raises:
       UserError: a missing column, a clip or emotion that is not known, times that are no stretch.
     """
-    try:
-        rows = list(csv.DictReader(Path(path).read_text(encoding="utf-8").splitlines()))
-    except OSError as error:
-        raise UserError(f"{path}: can't be read ({error.strerror})") from error
+    rows = list(csv.DictReader(read_text(path).splitlines()))
     stretches = []
     for number, row in enumerate(rows, start=2):
         try:
@@ -121,7 +119,7 @@ def make_trials(
       videos: `find_videos`.
       stretches: asked for the emotion of voice and face.
       questions: of every pair, keys of QUESTIONS.
-      num_catch: catch trials, spread over clips and systems.
+      num_catch: catch trials, spread over clips and systems; fewer where there are not so many different ones.
 
     Returns:
       Dictionaries with "kind" (pair, catch, voice or face), "clip" and what the kind needs.
@@ -137,12 +135,15 @@ def make_trials(
         for clip in clips
         for pair in itertools.combinations(systems, 2)
     ]
-    for number in range(num_catch):
-        clip = clips[number * len(clips) // num_catch % len(clips)]
-        other = clips[(clips.index(clip) + 1 + number // len(clips)) % len(clips)]
-        if other == clip:
-            other = clips[(clips.index(clip) + 1) % len(clips)]
-        trial = {"kind": "catch", "clip": clip, "other": other, "systems": [systems[number % len(systems)]] * 2}
+    # Every clip once before any comes again, and all different: equal trials would share their votes.
+    turns = itertools.product(range(len(systems)), range(1, len(clips)), range(len(clips)))
+    different = [
+        (clips[i], clips[(i + step) % len(clips)], systems[(i + step + turn) % len(systems)]) for turn, step, i in turns
+    ]
+    if num_catch < len(clips):
+        different = [different[number * len(clips) // num_catch] for number in range(num_catch)]
+    for clip, other, system in different[:num_catch]:
+        trial = {"kind": "catch", "clip": clip, "other": other, "systems": [system] * 2}
         trials.append({**trial, "questions": list(questions)})
     for stretch in stretches:
         place = {"clip": stretch.clip, "start": stretch.start, "end": stretch.end if stretch.end < float("inf") else None}
@@ -161,18 +162,31 @@ def write_study(
     """Writes OUT/page (index.html and the videos, to be handed to raters) and OUT/key.json (to be kept), the key last.
 
     Raises:
-      UserError: OUT holds a study already: raters may be voting on it.
+      UserError: OUT holds a study already, raters may be voting on it; or it can't be written.
     """
     if (out / KEY).exists():
         raise UserError(f"{out}: holds a study already, and votes belong to one study; choose another --out")
-    page = out / PAGE
-    shutil.rmtree(page, ignore_errors=True)
+    if (out / PAGE).exists():
+        raise UserError(f"{out / PAGE}: is there already, and belongs to no study; move it away or choose another --out")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out, prefix=f".{PAGE}-") as unfinished:
+            page = Path(unfinished) / PAGE
+            key = _write_page(page, out.name, videos, trials, title, emotions)
+            page.rename(out / PAGE)
+        write_text(out / KEY, json.dumps(key, indent=1) + "\n")
+    except OSError as error:
+        raise UserError(f"{out}: can't write there ({error.strerror}); choose another --out") from error
+
+
+def _write_page(page: Path, salt: str, videos, trials, title: str, emotions: Sequence[str]) -> dict[str, Any]:
+    """Writes the folder that raters get, and returns what its trials mean."""
     (page / "videos").mkdir(parents=True)
     names: dict[tuple[str, str], str] = {}
     for clip, systems in videos.items():
         for system, source in systems.items():
             # Equal videos get names of their own all the same: what is compared must not be recognised by its name.
-            opaque = _opaque(out.name, clip, system, hashlib.sha256(source.read_bytes()).hexdigest())
+            opaque = _opaque(salt, clip, system, hashlib.sha256(source.read_bytes()).hexdigest())
             names[clip, system] = f"videos/{opaque}{source.suffix.lower()}"
             shutil.copyfile(source, page / names[clip, system])
     key_trials, page_trials = {}, []
@@ -196,7 +210,7 @@ def write_study(
     template = resources.files("sedtalker_jax.evaluation.study").joinpath("page.html").read_text(encoding="utf-8")
     # "</" inside a script would end it.
     write_text(page / "index.html", template.replace("/*STUDY*/null", json.dumps(content).replace("</", "<\\/")))
-    write_text(out / KEY, json.dumps({"study": study, "title": title, "trials": key_trials}, indent=1) + "\n")
+    return {"study": study, "title": title, "trials": key_trials}
 
 
 def _opaque(*parts: str) -> str:

@@ -14,7 +14,7 @@ from sedtalker_jax.evaluation.claims.animation_tracks import (
     segmented,
     utterance,
 )
-from sedtalker_jax.evaluation.claims.face_scores import FaceScores, bounded_least_squares, near_transitions
+from sedtalker_jax.evaluation.claims.face_scores import FaceScores, bounded_least_squares
 from sedtalker_jax.face.articulation import expression_weights
 from tests.inference.talker import noise, tiny_talker
 
@@ -144,7 +144,14 @@ def test_scores_of_moving_emotion_are_those_of_the_metrics(tiny_world):
     # float32 positions lose what third differences need: the scorer's displacements are the more exact ones.
     ratio = metrics.transition_jerk_ratio(*pair, 30.0, [1.0], vertices=region)
     assert found["transition_jerk_ratio"] == pytest.approx(ratio, rel=0.05)
-    assert near_transitions(60, 30.0, [1.0]).tolist() == list(range(15, 46))
+    # Two changes far from each other: no third difference spans the frames between.
+    apart = [0.3, 1.7]
+    truth_m = np.asarray(pair[1], np.float64)[:, region]
+    third = np.linalg.norm(np.diff(truth_m, n=3, axis=0), axis=-1).mean(axis=1) * 30.0**3
+    times = (np.arange(57) + 1.5) / 30.0
+    near = np.abs(times[:, None] - apart).min(axis=1) <= 0.5
+    found = scorer.moving_emotion(guess, truth, "train-head-001", apart)
+    assert found["true_transition_jerk"] == pytest.approx(third[near].mean(), rel=0.05)
 
 
 def test_clips_animated_together_move_as_alone(monkeypatch):

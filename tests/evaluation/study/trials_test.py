@@ -65,6 +65,9 @@ def test_catch_trials_are_distinct(videos):
     found = trials.find_videos({name: videos / name for name in ("ours", "theirs")})
     made = [trial for trial in trials.make_trials(found, [], ["lips"], 6) if trial["kind"] == "catch"]
     assert len({json.dumps(trial) for trial in made}) == 6
+    clips, systems = list(found), 2
+    made = [trial for trial in trials.make_trials(found, [], ["lips"], 999) if trial["kind"] == "catch"]
+    assert len({json.dumps(trial) for trial in made}) == len(made) == len(clips) * (len(clips) - 1) * systems
 
 
 def test_stretches_carry_times_and_truth(videos):
@@ -97,6 +100,14 @@ def test_a_study_is_not_replaced(videos, capsys):
     assert make(videos) == 0
     assert make(videos) == 2
     assert "holds a study already" in capsys.readouterr().err
+
+
+def test_a_folder_of_somebody_elses_is_left_alone(videos, capsys):
+    mine = videos / "out" / trials.PAGE / "mine.html"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    assert make(videos) == 2
+    assert "belongs to no study" in capsys.readouterr().err and mine.read_text() == "mine"
 
 
 @pytest.mark.parametrize(
