@@ -47,7 +47,6 @@ class SEDTalkerConfig:
     acoustics: acoustic features joined to the encoder's, for encoders trained from scratch; None = encoder alone.
     precision: number formats.
     sharpness: exponent on the posterior before it becomes an activation.
-    stop_gradient_at_interface: the animator's loss does not train the diarizer.
     content_encoder: a second encoder, from which the animator reads the words; None = `encoder` serves both.
     style_residual: whether the animator also hears the voice's style, the part of the emotion embedding that tells no label.
     """
@@ -58,7 +57,6 @@ class SEDTalkerConfig:
     acoustics: AcousticsConfig | None = None
     precision: Precision = Precision()
     sharpness: float = 4.0
-    stop_gradient_at_interface: bool = True
     content_encoder: SpeechEncoderConfig | None = None
     style_residual: bool = True
 
@@ -325,9 +323,8 @@ class SEDTalkerModel(nn.Module):
         return outputs
 
     def _condition(self, part, speech: Speech, emotion: Emotion, mask: FaceMask) -> Float[Array, "B F K-1"]:
-        predicted = activation(emotion.logits, emotion.intensity, sharpness=self.config.sharpness)
-        if self.config.stop_gradient_at_interface:
-            predicted = jax.lax.stop_gradient(predicted)
+        # The animator's loss does not train the diarizer: it would bend what is heard towards what is easily shown.
+        predicted = jax.lax.stop_gradient(activation(emotion.logits, emotion.intensity, sharpness=self.config.sharpness))
         predicted = resample_to_fps(predicted, speech.mask, part["fps"], mask.shape[1])
         return chosen_rows(part["track_source"] == PREDICTED_TRACK, predicted, part["activation"].astype(predicted.dtype))
 
