@@ -165,7 +165,7 @@ class TrainBatches:
         self._durations = tuple((index.num_samples[self._clips] / axes.SAMPLE_RATE).tolist())
         self._per_epoch = [len(_epoch_batches(self._durations, config, 0))]
         if not self._per_epoch[0]:
-            raise ValueError(f"batch_size={config.batch_size}: fewer training clips ({len(self._durations)}) than one batch")
+            raise UserError(f"batch_size={config.batch_size}: fewer training clips ({len(self._durations)}) than one batch")
 
     def __len__(self) -> int:
         return self._stop - self._start

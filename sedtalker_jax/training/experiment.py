@@ -103,8 +103,13 @@ def label_weights(manifest: dict[str, Any], labels: tuple[str, ...]) -> np.ndarr
     """Class weights by label name: inverse square root of the training frames, with mean 1 over these frames.
 
     Labels that the data does not hold get weight 0.
+
+    Raises:
+      UserError: the data holds none of the labels.
     """
     frames = np.array([float(manifest["splits"]["train"]["frames"].get(name, 0)) for name in labels])
+    if not frames.any():
+        raise UserError(f"none of the labels {', '.join(labels)} occurs in the training split; name some of its labels")
     weights = np.where(frames > 0, 1.0 / np.sqrt(np.maximum(frames, 1.0)), 0.0)
     return (weights * frames.sum() / np.sum(weights * frames)).astype(np.float32)
 

@@ -9,6 +9,7 @@ from sedtalker_jax import axes
 from sedtalker_jax.data.joins import JoinConfig
 from sedtalker_jax.data.pipeline import PipelineConfig, TrainBatches, iterate, make_example, pad_batch
 from sedtalker_jax.emotion.labels import CANONICAL, LEVEL_SCALES
+from sedtalker_jax.errors import UserError
 from tests.data.toy_records import ToyReader, clip, toy_records
 
 JOINED = PipelineConfig(batch_size=4, max_seconds=4.0, bucket_seconds=(1.5, 3.0, 4.0), joins=JoinConfig(), seed=11)
@@ -166,7 +167,7 @@ def test_clips_of_several_emotions_can_be_left_out():
     for batch in iterate(batches_of(config, made, stop=6), config):
         numbers = np.round(batch["speech"]["waveform"][:, 0] * 1000).astype(int) - 1
         assert not (numbers % 3).any() and len(set(numbers.tolist())) == 4
-    with pytest.raises(ValueError, match="fewer training clips"):
+    with pytest.raises(UserError, match="fewer training clips"):
         batches_of(PipelineConfig(batch_size=4, one_emotion_only=True), made[1:3])
 
 

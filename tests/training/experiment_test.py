@@ -2,10 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from sedtalker_jax.errors import UserError
-from sedtalker_jax.training.experiment import training_subjects
+from sedtalker_jax.training.experiment import label_weights, training_subjects
 
 
 def directory(root, name, train, **fields):
@@ -32,3 +33,12 @@ def test_too_many_subjects_and_nameless_ones_are_refused(tmp_path):
         training_subjects([two], 1)
     with pytest.raises(UserError, match="names no subjects"):
         training_subjects([directory(tmp_path, "nameless", {})], 9)
+
+
+def test_rare_labels_weigh_more_and_absent_ones_nothing():
+    manifest = {"splits": {"train": {"frames": {"neutral": 400, "happy": 100}}}}
+    weights = label_weights(manifest, ("neutral", "happy", "sad"))
+    np.testing.assert_allclose(weights, [5 / 6, 5 / 3, 0], rtol=1e-6)
+    assert np.average(weights[:2], weights=[400, 100]) == pytest.approx(1.0)
+    with pytest.raises(UserError, match="none of the labels calm, bored occurs"):
+        label_weights(manifest, ("calm", "bored"))
