@@ -9,6 +9,8 @@ import time
 
 import pytest
 
+from sedtalker_jax.training.checkpoint import FITTED_AFTERWARDS
+
 STEPS = 7
 
 
@@ -62,8 +64,13 @@ def test_a_run_killed_at_any_step_continues_bit_for_bit(uninterrupted, tiny_worl
     assert wait_for_step(tmp_path, process, killed_at), process.communicate()[0][-3000:]
     process.send_signal(signal.SIGKILL)
     process.communicate()
+    # As if it had been evaluated before it goes on: what was fitted to that checkpoint fits no later one.
+    fitted = [tmp_path / name for name in FITTED_AFTERWARDS]
+    for path in fitted:
+        path.write_text("{}")
     finish(start(tmp_path, tiny_world, devices=devices))
     assert series(tmp_path) == expected
+    assert not any(path.exists() for path in fitted)
 
 
 def test_sigterm_saves_and_the_rerun_finishes_the_series(tiny_world, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.evaluation.claims.jobs import FINISHED, Job, in_order
-from sedtalker_jax.evaluation.claims.runner import LOG, Runner, select
+from sedtalker_jax.evaluation.claims.runner import LOG, Runner, commit, select
 from sedtalker_jax.evaluation.claims.scores import load_scores
 from sedtalker_jax.evaluation.claims.settings import Settings
 from tests.evaluation.claims.toy_jobs import STEPS, toy_jobs
@@ -197,3 +197,8 @@ def test_the_command_says_what_is_wrong_in_one_line(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith(f"error: {tmp_path}: no such data set; make it with: python -m")
+
+
+def test_results_need_no_git(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert commit() == ""
