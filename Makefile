@@ -75,7 +75,7 @@ aot-gpu:
 	test -x .aot/gpu/bin/python || { $(PYTHON) -m venv .aot/gpu && .aot/gpu/bin/pip install --quiet "jax[cuda13]==0.10.2" absl-py==2.5.1; }
 	mkdir -p build && .aot/gpu/bin/python -m kernels.aot --target h200 --implementation pallas_gpu --out build/aot_gpu.json
 
-# make test-interpreted   the contract of the Pallas kernels, all of it, under interpreters   (about an hour)
+# make test-interpreted   the contract of the Pallas kernels, all of it, under interpreters   (an hour or more)
 .PHONY: test-interpreted
 test-interpreted: $(VENV)/.dev
 	$(PY) -m pytest -n 2 -m interpreted tests/kernels
