@@ -31,7 +31,7 @@ class AcousticsConfig:
     pitch_low_hz, pitch_high_hz: range of candidate fundamental frequencies.
     voice_shift_mels, voice_shift_lags: in training each clip's mel bands and pitch candidates are moved by up to this many
       places, which sounds like another vocal tract and another pitch: the cheapest way to hear more voices than there are.
-    mask_s: in training a stretch of up to this many seconds of each clip is silenced in the features.
+    mask_s: in training a stretch of up to this many seconds, beginning anywhere in the clip, is silenced in its features.
     """
 
     num_mels: int = 40
@@ -156,7 +156,7 @@ def acoustic_features(
     features = jnp.concatenate([mel, centred(mel), level, centred(level), salience], axis=-1) * valid
     if keys is not None and config.mask_s:
         seconds = jnp.arange(T, dtype=dtype)[None, :] / FRAME_RATE
-        start = _uniform(keys, "mask start", 0.0, T / FRAME_RATE, dtype)[:, None]
+        start = _uniform(keys, "mask start", 0.0, 1.0, dtype)[:, None] * steps[:, 0] / FRAME_RATE
         length = _uniform(keys, "mask length", 0.0, config.mask_s, dtype)[:, None]
         hidden = (seconds >= start) & (seconds < start + length)
         features = jnp.where(hidden[..., None], 0.0, features)

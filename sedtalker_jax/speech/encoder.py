@@ -86,6 +86,10 @@ class EncoderLayer(nn.Module):
         return drop & ~always_kept
 
 
+STACKED_LAYERS = frozenset({"frozen_layers", "layers"})
+"""Names under which the parameters of all layers lie along a leading axis."""
+
+
 class SpeechEncoder(nn.Module):
     """The encoder of wav2vec 2.0, HuBERT or WavLM.
 

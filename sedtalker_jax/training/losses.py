@@ -24,7 +24,7 @@ class LossConfig:
 
     Attributes:
       category: cross-entropy of the emotion per labelled frame, weighted by class.
-      intensity: squared error of the intensity per emotional frame that has one.
+      intensity: squared error of the intensity per frame that has one: onsets too, whose category is left unscored.
       levels: binary cross-entropy of "stronger than level j" for every threshold of the frame's ordinal scale.
       boundary: binary cross-entropy of "the emotion changes here".
       vertices: mean squared vertex error, in units of the training motion's mean squared displacement.

@@ -7,6 +7,8 @@ import dataclasses
 import jax
 import optax
 
+from sedtalker_jax.speech.encoder import STACKED_LAYERS
+
 
 @dataclasses.dataclass(frozen=True)
 class OptimConfig:
@@ -15,7 +17,7 @@ class OptimConfig:
     learning_rate: at the peak of the schedule.
     warmup_steps: linear from zero.
     final_fraction: the cosine ends at this fraction of the peak.
-    weight_decay: decoupled, on matrices only (biases, norms and the scan's A are spared).
+    weight_decay: decoupled, on matrices only (biases, norms, thresholds and the scan's A are spared).
     beta1, beta2: of Adam.
     clip_norm: largest global norm of the gradient; larger ones are scaled down. 0 = off.
     ema_decay: of the parameter average; early on it is lower, (1 + step) / (10 + step).
@@ -47,9 +49,13 @@ def learning_rate_schedule(config: OptimConfig, num_steps: int) -> optax.Schedul
 
 
 def decayed(path: tuple, leaf: jax.Array) -> bool:
-    """Whether weight decay applies: kernels and expert matrices, not log A, biases, norms or positions."""
-    name = str(getattr(path[-1], "key", path[-1]))
-    return leaf.ndim >= 2 and not name.startswith("log_A")
+    """Whether weight decay applies: kernels, embeddings and expert matrices; not biases, norms, ordinal thresholds or log A.
+
+    A leaf of a scanned stack of encoder layers counts as what it is in one layer, without the leading axis over layers.
+    """
+    names = [str(getattr(key, "key", key)) for key in path]
+    axes_of_one_layer = leaf.ndim - (not STACKED_LAYERS.isdisjoint(names))
+    return axes_of_one_layer >= 2 and not names[-1].startswith("log_A") and "level_thresholds" not in names
 
 
 def make_optimizer(config: OptimConfig, num_steps: int) -> optax.GradientTransformation:
