@@ -27,6 +27,11 @@ class ScanConfig:
       chunk: steps between two saved states (and the length of a recomputed stretch in the backward pass). The default
         is the longest balanced chunk of at most 64 steps.
       time_splits: number of pieces of L scanned at the same time (two passes; pays when B x E is small).
+      unroll: steps of the recurrence that are written out in one turn of its loop. The default is 1 of `chunked` and
+        `pallas_gpu`; 16 forward and 8 backward of `pallas_tpu`, whose compiler orders operations within a turn only.
+      channel_tile: channels that an instance of `pallas_tpu` advances together, a multiple of 128. The default spreads E evenly
+        over as few tiles of at most 1,024 as hold it. The other implementations have no such choice: a thread of `pallas_gpu`
+        owns a channel, 128 of them make its block.
       interpret: run a Pallas kernel in an interpreter on the CPU. `True`, or the parameters of the interpreter.
       batch_axes, channel_axes: names of the mesh axes over which B and E are split under an Auto mesh. By default axes
         named "model", "tensor" or "tp" split E and all others split B.
@@ -34,9 +39,19 @@ class ScanConfig:
 
     chunk: int | None = None
     time_splits: int | None = None
+    unroll: int | None = None
+    channel_tile: int | None = None
     interpret: object = None
     batch_axes: tuple[str, ...] | None = None
     channel_axes: tuple[str, ...] | None = None
+
+    def __post_init__(self):
+        for name in ("chunk", "time_splits", "unroll"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"ScanConfig: {name} = {value}, expected 1 or more")
+        if self.channel_tile is not None and (self.channel_tile % 128 or not 128 <= self.channel_tile <= 1024):
+            raise ValueError(f"ScanConfig: channel_tile = {self.channel_tile}, expected a multiple of 128 up to 1,024")
 
 
 @dataclasses.dataclass(frozen=True)

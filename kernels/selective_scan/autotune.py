@@ -21,6 +21,8 @@ from kernels.selective_scan.arguments import ScanConfig
 
 CHUNKS = (32, 64, 128)
 TIME_SPLITS = (1, 2, 4, 8)
+UNROLLS = (1, 2, 4, 8, 16, 32)
+CHANNEL_TILES = (256, 512, 1024)
 
 
 def candidates(length: int) -> list[ScanConfig]:
@@ -29,16 +31,36 @@ def candidates(length: int) -> list[ScanConfig]:
     return [ScanConfig(chunk=c, time_splits=s) for c, s in pairs if c * s <= max(length, CHUNKS[0])]
 
 
+def refinements(config: ScanConfig, implementation: str | None, channels: int) -> list[ScanConfig]:
+    """`config` with other numbers of steps written out and, where the implementation has such a choice, channels per tile."""
+    tiles: list[int | None] = [None]
+    if implementation == "pallas_tpu":
+        tiles += [tile for tile in CHANNEL_TILES if tile < channels]
+    pairs = itertools.product(tiles, UNROLLS)
+    return [dataclasses.replace(config, channel_tile=tile, unroll=unroll) for tile, unroll in pairs]
+
+
 def autotune(
     spec: arg_specs.ArgSpec, implementation: str | None = None, *, backward: bool = True, rounds: int = 5
 ) -> list[tuple[float, ScanConfig]]:
-    """(median seconds, config) of every candidate that runs, fastest first. Rounds are interleaved over the candidates.
+    """(median seconds, config) of every candidate that runs, fastest first; the best chunk and time splits are refined.
 
     Raises ValueError if no candidate runs.
     """
+    found = _timed(candidates(spec.length), spec, implementation, backward, rounds)
+    if not found:
+        raise ValueError(f"no configuration of {implementation} runs {spec.name} {spec.shape}")
+    # The best runs again among its refinements: times of one set of rounds can be compared, those of two can't.
+    best, others = found[0][1], found[1:]
+    refined = _timed([best, *refinements(best, implementation, spec.channels)], spec, implementation, backward, rounds)
+    return sorted(refined + others, key=lambda pair: pair[0])
+
+
+def _timed(configs, spec, implementation, backward: bool, rounds: int) -> list[tuple[float, ScanConfig]]:
+    """(median seconds, config) of those that run, fastest first. Rounds are interleaved over the configs."""
     arrays, options = spec.concrete()
     compiled = {}
-    for config in candidates(spec.length):
+    for config in configs:
 
         def forward(arrays, config=config):
             return selective_scan(**arrays, **options, implementation=implementation, config=config)
@@ -52,8 +74,6 @@ def autotune(
             continue
         jax.block_until_ready(run(arrays))
         compiled[config] = run
-    if not compiled:
-        raise ValueError(f"no configuration of {implementation} runs {spec.name} {spec.shape}")
     times = {config: [] for config in compiled}
     for _ in range(rounds):
         for config, run in compiled.items():
@@ -61,6 +81,12 @@ def autotune(
             jax.block_until_ready(run(arrays))
             times[config].append(time.perf_counter() - start)
     return sorted(((float(np.median(t)), c) for c, t in times.items()), key=lambda pair: pair[0])
+
+
+def described(config: ScanConfig) -> dict[str, int]:
+    """The knobs of a config that are set, by name."""
+    names = ("chunk", "time_splits", "unroll", "channel_tile")
+    return {name: getattr(config, name) for name in names if getattr(config, name) is not None}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -77,7 +103,7 @@ def main(argv: list[str] | None = None) -> None:
         print(f"autotune: {error.args[0]}", file=sys.stderr)
         raise SystemExit(2) from None
     for seconds, config in autotune(spec, args.implementation, backward=not args.forward):
-        print(f"{1e3 * seconds:9.3f} ms  chunk {config.chunk}  time_splits {config.time_splits}")
+        print(f"{1e3 * seconds:9.3f} ms  " + "  ".join(f"{name} {value}" for name, value in described(config).items()))
 
 
 if __name__ == "__main__":

@@ -116,7 +116,7 @@ def _forward_group(args: ScanArgs, options: ScanOptions, exp2):
             return h, _contract_states(C_t, h)
 
         inputs = (delta, x, c["B"].astype(dtype), c["C"].astype(dtype), c["keep"])
-        h, y = jax.lax.scan(step, h, inputs, reverse=options.reverse)
+        h, y = jax.lax.scan(step, h, inputs, reverse=options.reverse, unroll=options.config.unroll or 1)
         y = _epilogue(y, c["u"], args.D, c["z"], c["valid"]).astype(args.u.dtype)
         return h, (y, entering)
 
@@ -149,7 +149,9 @@ def _backward_one(args: ScanArgs, entering, dy, dfinal, options: ScanOptions) ->
             delta_t, x_t, B_t, keep_t = t
             return _decay(delta_t, keep_t, A) * h + B_t[:, None] * x_t, h
 
-        last, before = jax.lax.scan(recompute, entering, (delta, x, B, c["keep"]), reverse=options.reverse)
+        last, before = jax.lax.scan(
+            recompute, entering, (delta, x, B, c["keep"]), reverse=options.reverse, unroll=options.config.unroll or 1
+        )
         if options.reverse:
             after = jnp.concatenate([last[None], before[:-1]])
         else:
@@ -170,7 +172,11 @@ def _backward_one(args: ScanArgs, entering, dy, dfinal, options: ScanOptions) ->
             return (g, dA + q * delta_t), (dB_t, dx_t, jnp.sum(q * A, axis=0))
 
         (g, dA), (dB, dx, ddelta) = jax.lax.scan(
-            adjoint, (g, dA), (delta, x, B, C, c["keep"], gy, before), reverse=not options.reverse
+            adjoint,
+            (g, dA),
+            (delta, x, B, C, c["keep"], gy, before),
+            reverse=not options.reverse,
+            unroll=options.config.unroll or 1,
         )
         du, ddelta, dbias_chunk = prologue_vjp((ddelta, dx))
         if dD is not None:

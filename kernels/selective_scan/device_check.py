@@ -116,7 +116,7 @@ def main(argv: list[str] | None = None) -> int:
         if late(f"tuning {spec.name}"):
             continue
         found = autotune.autotune(spec, implementations[0])
-        tuning[spec.name] = [{"ms": 1e3 * s, "chunk": c.chunk, "time_splits": c.time_splits} for s, c in found]
+        tuning[spec.name] = [{"ms": 1e3 * s} | autotune.described(c) for s, c in found]
         print(f"{spec.name:15s} {implementations[0]} best {tuning[spec.name][0]}", flush=True)
         _write(args.out / "tuning.json", tuning)
     print(f"{time.perf_counter() - start:.0f} s; left out: {', '.join(missing) or 'nothing'}")

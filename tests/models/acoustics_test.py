@@ -28,9 +28,7 @@ def test_a_clip_has_the_same_features_alone_and_padded(training):
     padded = np.zeros((2, 48_000), np.float32)
     padded[0, :17_000], padded[1] = clip, rng.normal(0, 0.1, 48_000)
     alone = acoustic_features(jnp.asarray(clip)[None], jnp.asarray([17_000]), CONFIG, keys_of(7) if training else None)
-    among = acoustic_features(
-        jnp.asarray(padded), jnp.asarray([17_000, 48_000]), CONFIG, keys_of(7, 8) if training else None
-    )
+    among = acoustic_features(jnp.asarray(padded), jnp.asarray([17_000, 48_000]), CONFIG, keys_of(7, 8) if training else None)
     count = num_speech_frames(17_000)
     scale = np.abs(np.asarray(alone)).max()
     np.testing.assert_allclose(among[0, :count], alone[0], atol=1e-5 * scale)
@@ -43,7 +41,7 @@ def test_masks_begin_inside_the_clip():
     config = AcousticsConfig(mask_s=0.4)
     features = np.asarray(acoustic_features(clips, lengths, config, keys_of(*range(64))))
     hidden = (features[:, : num_speech_frames(16_000)] == 0).all(axis=-1)
-    # A mask of no whole frame is possible, one in twenty of them; masks drawn over the padding too would miss two clips in three.
+    # One mask in twenty holds no whole frame. Drawn over the padding too, masks would miss two clips in three.
     assert hidden.any(axis=1).mean() > 0.8
     assert hidden.sum(axis=1).max() <= 0.4 * 50 + 1
 

@@ -64,7 +64,7 @@ def _kernel(*refs, names, plan: Plan):
         _, slot = stream.next(t)
         for n in states:
             r["before_piece"][place, n, :] = h[n]
-        h = layout.fori_loop(0, piece, lambda i, h: advance(slot, in_time(i), h)[1], h)
+        h = layout.walk(piece, plan.unroll, lambda i, h: advance(slot, in_time(i), h)[1], h)
         return chunk, h
 
     def second_pass(t, carry):
@@ -86,7 +86,7 @@ def _kernel(*refs, names, plan: Plan):
                 r["dz"][k.example, first + i, k.here] = (dz_factor * y_t).astype(r["dz"].dtype)
             return h
 
-        layout.fori_loop(0, piece, recompute, h)
+        layout.walk(piece, plan.unroll, recompute, h)
         reduce_rows("dC", first)
 
         def adjoint(i, carry):
@@ -119,7 +119,7 @@ def _kernel(*refs, names, plan: Plan):
             r["d_delta"][k.example, first + i, k.here] = d_delta.astype(r["d_delta"].dtype)
             return tuple(g_following), tuple(sum_following), sum_D, sum_bias + d_delta
 
-        g, sum_A, sum_D, sum_bias = layout.fori_loop(0, piece, adjoint, (g, sum_A, sum_D, sum_bias))
+        g, sum_A, sum_D, sum_bias = layout.walk(piece, plan.unroll, adjoint, (g, sum_A, sum_D, sum_bias))
         reduce_rows("dB", first)
         # The next piece to be walked, one before this one; any piece will do after the chunk's first.
         place = jnp.maximum(chunk * walk + 2 * pieces - 3 - t, 0)

@@ -38,7 +38,7 @@ def _kernel(*refs, names, plan: Plan):
             r["y"][k.example, first + i, k.here] = y_t.astype(r["y"].dtype)
             return tuple(following)
 
-        return layout.fori_loop(0, plan.tile, step, h)
+        return layout.walk(plan.tile, plan.unroll, step, h)
 
     def chunk_body(chunk, h):
         index = plan.chunks - 1 - chunk if plan.reverse else chunk

@@ -53,6 +53,7 @@ class Plan:
     flags: bool
     softplus: bool
     reverse: bool
+    unroll: int
 
     @property
     def tile(self) -> int:
@@ -107,7 +108,8 @@ def make_plan(args: ScanArgs, options: ScanOptions) -> Plan:
     size = args.A.shape[1]
     width = -(-(2 * size + 2 * flags) // 4) * 4  # rows of a tile copy are multiples of 16 bytes
     return Plan(
-        batch, length, channels, size, steps, chunks, piece, width, flags, options.delta_softplus, options.reverse
+        batch, length, channels, size, steps, chunks, piece, width, flags, options.delta_softplus, options.reverse,
+        options.config.unroll or 1,
     )  # fmt: skip
 
 
@@ -149,6 +151,18 @@ def sigmoid(x):
 def fori_loop(lower, upper, body, carry):
     # With x64 enabled the index would have 64 bits.
     return jax.lax.fori_loop(lower, upper, lambda i, carry: body(jax.lax.convert_element_type(i, jnp.int32), carry), carry)
+
+
+def walk(steps: int, together: int, body, carry):
+    """carry = body(i, carry) for `steps` steps; the largest divisor of them up to `together` is written out in a turn."""
+    together = max(m for m in range(1, min(steps, together) + 1) if steps % m == 0)
+
+    def turn(k, carry):
+        for i in range(together):
+            carry = body(k * together + i, carry)
+        return carry
+
+    return fori_loop(0, steps // together, turn, carry)
 
 
 class Stream:

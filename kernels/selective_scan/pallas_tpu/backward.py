@@ -81,7 +81,7 @@ def _kernel(*refs, names, plan: Plan):
     h = tuple(r["entering"][0, 0, n, 0] for n in states)
     for n in states:
         state(plan.steps if plan.reverse else 0, n)[...] = h[n]
-    k.walk(0, plan.groups, SUBLANES, recompute, h, plan.reverse)
+    k.walk(0, plan.steps, plan.unroll or SUBLANES, recompute, h, plan.reverse)
     _add_channel_sums(k, r["dC"], leaving, "gy")
 
     def adjoint(t, numbers, g):
@@ -105,7 +105,7 @@ def _kernel(*refs, names, plan: Plan):
         return tuple(following)
 
     g = tuple(r["d_initial_state"][0, n, tile] for n in states)
-    g = k.walk(0, plan.groups, SUBLANES, adjoint, g, not plan.reverse)
+    g = k.walk(0, plan.steps, plan.unroll or SUBLANES, adjoint, g, not plan.reverse)
     for n in states:
         r["d_initial_state"][0, n, tile] = g[n]
     _add_channel_sums(k, r["dB"], entering, "inflow")

@@ -17,7 +17,7 @@ from kernels.selective_scan.pallas_tpu import layout
 from kernels.selective_scan.pallas_tpu.layout import LANES, SUBLANES, Kernel, Plan
 
 STEPS_LIMIT = 640
-# Steps of the recurrence that are written out.
+# Steps of the recurrence that are written out, if the caller does not say.
 TOGETHER = 2 * SUBLANES
 # Of the 64 MiB: splats, step-wise scratch, and the blocks with their second copies.
 MEMORY_LIMIT = 44 * 2**20
@@ -55,12 +55,7 @@ def _kernel(*refs, names, plan: Plan, chunk: int):
 
     def walk_piece(j, steps, h):
         enter(j, h)
-        turns, left = divmod(steps, TOGETHER)
-        parts = [(0, turns, TOGETHER), (turns * TOGETHER, 1, left)]
-        for first, turns, together in reversed(parts) if plan.reverse else parts:
-            if turns * together:
-                h = k.walk(j * chunk + first, turns, together, step, h, plan.reverse)
-        return h
+        return k.walk(j * chunk, steps, plan.unroll or TOGETHER, step, h, plan.reverse)
 
     pieces = r["entering"].shape[1]
     # A block that holds all of time ends with its last step; of several, the last one walks through its padding.

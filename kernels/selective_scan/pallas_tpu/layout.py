@@ -72,6 +72,7 @@ class Plan:
     strided: bool  # address a step's rows with a stride: what compiles to one store, and what the interpreter lacks
     softplus: bool
     reverse: bool
+    unroll: int | None  # steps written out in a turn of the recurrence's loop; None = each pass has its own number
 
     @property
     def groups(self) -> int:
@@ -121,7 +122,7 @@ def make_plan(args: ScanArgs, options: ScanOptions) -> Plan:
     steps = -(-options.chunk // SUBLANES) * SUBLANES
     chunks = -(-length // options.chunk)
     columns = -(-channels // LANES)
-    tiles = -(-columns // SUBLANES)
+    tiles = -(-columns // ((options.config.channel_tile or SUBLANES * LANES) // LANES))
     low = all(x is None or x.dtype == jnp.bfloat16 for x in (args.u, args.delta, args.z))
     flags = args.valid is not None or args.keep is not None
     flags = flags or (steps * chunks != length and delta_padding(args, options) is None)
@@ -141,6 +142,7 @@ def make_plan(args: ScanArgs, options: ScanOptions) -> Plan:
         strided=not options.config.interpret,
         softplus=options.delta_softplus,
         reverse=options.reverse,
+        unroll=options.config.unroll,
     )
 
 
@@ -383,17 +385,24 @@ class Kernel:
             )
         return columns[: plan.state]
 
-    def walk(self, first, turns, together: int, step, carry, descending: bool):
-        """carry = step(t, numbers, carry) for `turns` x `together` steps from `first` on, `together` of them written out."""
+    def walk(self, first, steps: int, together: int, step, carry, descending: bool):
+        """carry = step(t, numbers, carry) for `steps` steps from `first` on, `together` of them written out in a turn."""
 
-        def body(k, carry):
-            for i in range(together):
-                t = k * together + i
-                t = first + turns * together - 1 - t if descending else first + t
-                carry = step(t, Numbers(self.plan, self.refs, t), carry)
-            return carry
+        def turns_of(first, turns, together, carry):
+            def body(k, carry):
+                for i in range(together):
+                    t = k * together + i
+                    t = first + turns * together - 1 - t if descending else first + t
+                    carry = step(t, Numbers(self.plan, self.refs, t), carry)
+                return carry
 
-        return loop(turns, body, carry)
+            return loop(turns, body, carry) if turns * together else carry
+
+        turns, left = divmod(steps, together)
+        parts = [(first, turns, together), (first + turns * together, 1, left)]
+        for part in reversed(parts) if descending else parts:
+            carry = turns_of(*part, carry)
+        return carry
 
     def decay(self, delta, n, keep):
         decay = jnp.exp2(delta * self.A2[n])

@@ -88,6 +88,23 @@ def test_forward_and_backward_equal_the_chunked_form(name, spec):
 
 
 @pytest.mark.parametrize(
+    ("name", "knobs"),
+    [("pallas_tpu", dict(unroll=5, channel_tile=128)), pytest.param("pallas_gpu", dict(unroll=4), marks=needs_gpu_interpreter)],
+    ids=["pallas_tpu", "pallas_gpu"],
+)
+def test_steps_written_out_and_smaller_tiles_change_nothing(name, knobs):
+    # 13 steps in chunks of 7, which no number of steps that are written out divides; two tiles of channels.
+    module = {"pallas_tpu": pallas_tpu, "pallas_gpu": pallas_gpu}[name]
+    spec = ArgSpec("knobs", 1, 13, 150, 1, reset=True)
+    args, options, dy, dfinal = _call(spec, ScanConfig(interpret=_interpreters(name), **knobs))
+    y, final, entering = chunked.forward(args, options, loop_over_batch=True)
+    got = module.forward(args, options)
+    _assert_same({"y": got[0], "final": got[1]}, {"y": y, "final": final}, "float32")
+    exact = chunked.backward(args, entering, dy, dfinal, options, loop_over_batch=True)
+    _assert_same(module.backward(args, got[2], dy, dfinal, options)._asdict(), exact._asdict(), "float32")
+
+
+@pytest.mark.parametrize(
     ("length", "chunk", "reverse", "limit"),
     [(38, 19, False, 640), (38, 19, True, 24), (17, 3, True, 640)],
     ids=["one_block", "two_blocks_reverse", "chunks_of_padding"],

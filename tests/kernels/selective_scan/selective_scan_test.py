@@ -111,6 +111,26 @@ def test_the_chunk_changes_nothing(chunk):
     assert_contract(named("odd"), "chunked", ScanConfig(chunk=chunk))
 
 
+@pytest.mark.parametrize("name", ["odd", "odd_reverse"])
+def test_steps_written_out_change_nothing(name):
+    assert_contract(named(name), "chunked", ScanConfig(unroll=3))
+
+
+@pytest.mark.parametrize(
+    ("knobs", "expected"),
+    [
+        (dict(chunk=0), "chunk = 0, expected 1 or more"),
+        (dict(time_splits=0), "time_splits = 0"),
+        (dict(unroll=-1), "unroll = -1"),
+        (dict(channel_tile=100), "channel_tile = 100, expected a multiple of 128 up to 1,024"),
+        (dict(channel_tile=2048), "channel_tile = 2048"),
+    ],
+)
+def test_a_knob_out_of_range_is_named(knobs, expected):
+    with pytest.raises(ValueError, match=expected):
+        ScanConfig(**knobs)
+
+
 @pytest.mark.parametrize("name", ["odd", "odd_reverse", "plain"])
 def test_pieces_at_the_same_time_change_nothing(name):
     assert_contract(named(name), "chunked", ScanConfig(time_splits=4))
