@@ -25,6 +25,7 @@ _NUMBERS = {
     "loudness_db": np.float64,
     "strength": np.float64,
     "sound": np.int64,
+    "fps": np.float64,
 }
 
 
@@ -41,6 +42,7 @@ class RecordIndex:
       sentence, expression: [N] str, what is said and what the face shows throughout; '' where not known or no face.
       strength: [N] float64, of the expression; NaN without one.
       sound: [N] int64, checksum of the audio: equal for clips over one recording (data.cross_fade).
+      fps: [N] float64, animation frames per second; 0 without a face.
     """
 
     id: np.ndarray
@@ -56,6 +58,7 @@ class RecordIndex:
     expression: np.ndarray
     strength: np.ndarray
     sound: np.ndarray
+    fps: np.ndarray
 
     def __len__(self) -> int:
         return len(self.num_samples)
@@ -111,4 +114,4 @@ def index_row(record: Mapping[str, Any]) -> list:
     span = [max(0, round(start * 16_000)), min(num_samples, round(stop * 16_000))]
     face = [str(record.get("sentence", "")), record.get("expression", ""), record.get("strength", float("nan"))]
     sound = zlib.crc32(np.ascontiguousarray(record.get("audio", np.zeros(0, np.uint8))))
-    return [*texts, num_samples, *span, record.get("loudness_db", float("nan")), *face, sound]
+    return [*texts, num_samples, *span, record.get("loudness_db", float("nan")), *face, sound, float(record["fps"])]

@@ -163,6 +163,7 @@ class TrainBatches:
             self._fader = CrossFader(index, codec.space, config.cross_fade)
         self._clips = np.flatnonzero(index.label != "") if config.one_emotion_only else np.arange(len(index))
         self._durations = tuple((index.num_samples[self._clips] / axes.SAMPLE_RATE).tolist())
+        self._fps = index.fps[self._clips]
         self._per_epoch = [len(_epoch_batches(self._durations, config, 0))]
         if not self._per_epoch[0]:
             raise UserError(f"batch_size={config.batch_size}: fewer training clips ({len(self._durations)}) than one batch")
@@ -178,7 +179,9 @@ class TrainBatches:
         epoch, position = divmod(number, self._per_epoch[0])
         bucket, rows = _epoch_batches(self._durations, self._config, epoch)[position]
         seconds = self._config.bucket_seconds[bucket]
-        return pad_batch([self._example(epoch, row) for row in rows[self._rows]], seconds, self._codec)
+        # Of all processes' rows: they pad to one shape.
+        largest_fps = float(self._fps[list(rows)].max())
+        return pad_batch([self._example(epoch, row) for row in rows[self._rows]], seconds, self._codec, largest_fps)
 
     def _example(self, epoch: int, row: int) -> dict[str, Any]:
         """The example of a row, a function of the seed, the epoch and the row. A fade is as long as the row's own clip."""
@@ -398,8 +401,16 @@ def boundary_targets(segments: Sequence[Sequence], times: np.ndarray, reach: flo
     return np.maximum(0.0, 1.0 - distance / reach).astype(np.float32)
 
 
-def pad_batch(examples: Sequence[Mapping[str, Any]], seconds: float, codec: FaceCodec | None) -> Batch:
+def pad_batch(
+    examples: Sequence[Mapping[str, Any]], seconds: float, codec: FaceCodec | None, largest_fps: float | None = None
+) -> Batch:
     """Joins examples into one batch padded to `seconds`, with lengths and masks.
+
+    Args:
+      examples: see `make_example`.
+      seconds: length of every row.
+      codec: of the faces; None leaves them out.
+      largest_fps: frame rate that the faces' padded length is for; None = the largest of the examples.
 
     Returns:
       {"speech": waveform [B, S], lengths [B], emotion [B, T] (-1 = unlabelled or padding), intensity [B, T], intensity_mask,
@@ -442,9 +453,8 @@ def pad_batch(examples: Sequence[Mapping[str, Any]], seconds: float, codec: Face
     if "level" in examples[0]:
         batch["speech"] |= dict(level=padded("level", T, -1), level_scale=padded("level_scale", T, -1))
     if codec is not None:
-        # Whole clips share one bucket edge; the longest row of any fps decides the padded frame count of that edge.
         fps = np.array([example["fps"] for example in examples], np.float32)
-        F = axes.num_animation_frames(S, float(fps.max()))
+        F = axes.num_animation_frames(S, float(fps.max()) if largest_fps is None else largest_fps)
         batch["face"] = dict(
             motion=padded("motion", F),
             lips_closed=padded("lips_closed", F, False),

@@ -66,6 +66,25 @@ def moving(batch):
     return np.array([np.ptp(activation[:frames], axis=0).max() > 0.1 for activation, frames in rows])
 
 
+def test_processes_pad_faces_of_several_frame_rates_alike(reader, codec):
+    # Every other recording at half the rate: some batches' halves then hold one rate each.
+    made = []
+    for number, record in enumerate(reader.made):
+        slow = number % 2 == 0
+        fields = dict(fps=FPS / 2, motion=record["motion"][::2], activation=record["activation"][::2]) if slow else {}
+        made.append(record | fields)
+    config = dataclasses.replace(CONFIG, cross_fade=None, batch_size=2)
+    whole = batches(ToyReader(made), codec, config)
+    halves = [batches(ToyReader(made), codec, config, process_index=p, process_count=2) for p in range(2)]
+    mixed = 0
+    for number in range(20):
+        face = whole[number]["face"]
+        mixed += len(set(face["fps"].tolist())) == 2
+        for p, half in enumerate(halves):
+            equal({name: value[p::2] for name, value in face.items()}, half[number]["face"])
+    assert mixed > 3
+
+
 def test_a_batch_with_fades_depends_on_its_number_only(reader, codec):
     whole, late = batches(reader, codec), batches(reader, codec, start=17)
     copied = pickle.loads(pickle.dumps(whole))  # as worker processes get it
