@@ -52,12 +52,14 @@ class EditDirection:
       step: [C] in embedding space: what alpha = 1 adds.
       normal: [C], the unit normal v in whitened space.
       scale: s, whitened units per alpha.
+      offset: where the boundary lies along v, in whitened units from the training mean.
       boundary_alpha: the alpha at which the mean of the source emotion meets the boundary.
     """
 
     step: Float[np.ndarray, " C"]
     normal: Float[np.ndarray, " C"]
     scale: float
+    offset: float
     boundary_alpha: float
 
 
@@ -247,9 +249,23 @@ class EditDictionary:
         length = float(np.linalg.norm(weight))
         if length == 0:
             raise UserError(f"the boundary of '{target}' has no direction: its embeddings do not differ from the others")
-        normal, scale = weight / length, float(self.scales[j, k])
-        boundary_alpha = float(-(weight @ start + bias) / (length * scale)) if scale else float("nan")
-        return EditDirection(scale * normal @ self.colouring, normal, scale, boundary_alpha)
+        normal, scale, offset = weight / length, float(self.scales[j, k]), -bias / length
+        boundary_alpha = float((offset - start @ normal) / scale) if scale else float("nan")
+        return EditDirection(scale * normal @ self.colouring, normal, scale, offset, boundary_alpha)
+
+    def alpha_at_boundary(
+        self, embeddings: Float[np.ndarray, "T C"], direction: EditDirection, step: Float[np.ndarray, " C"] | None = None
+    ) -> float:
+        """The alpha at which the mean of `embeddings` meets the boundary; NaN if it moves along it or away from it.
+
+        Args:
+          embeddings: [T, C], the diarizer's.
+          direction: whose boundary it is.
+          step: [C], what alpha = 1 adds; None = direction.step.
+        """
+        distance = direction.offset - self.whiten(embeddings).mean(axis=0) @ direction.normal
+        speed = float((direction.step if step is None else step) @ self.whitening @ direction.normal)
+        return float(distance / speed) if speed > 0 else float("nan")
 
     def _boundary(self, j: int, k: int) -> tuple[Float[np.ndarray, " C"], float, Float[np.ndarray, " C"]]:
         """(weight, bias, mean of the source) of the boundary from emotion j to k, or of k against all others where j is k."""

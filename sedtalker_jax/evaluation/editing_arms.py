@@ -102,12 +102,8 @@ class ClipSweep:
         """The alpha at which the clip's mean embedding meets the boundary between the two emotions; NaN if it never does."""
         if arm == "one-hot":
             return float("nan")
-        labels = self.dictionary.labels
-        pair = labels.index(self.source), labels.index(self.target)
-        weight = self.dictionary.pair_weights[pair]
-        score = float(self.dictionary.whiten(self.embedding).mean(axis=0) @ weight + self.dictionary.pair_biases[pair])
-        slope = float(self.step(arm) @ self.dictionary.whitening @ weight)
-        return -score / slope if slope > 0 else float("nan")
+        direction = self.dictionary.direction(self.target, self.source)
+        return self.dictionary.alpha_at_boundary(self.embedding, direction, self.step(arm))
 
     @functools.cached_property
     def unedited(self) -> Float[np.ndarray, "F R"]:

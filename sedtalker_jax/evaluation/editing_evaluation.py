@@ -34,7 +34,7 @@ from sedtalker_jax import axes
 from sedtalker_jax.data.records import FACE_SPACE, RecordReader
 from sedtalker_jax.data.world.oracle import FaceOracle
 from sedtalker_jax.data.world.oracle import edited as edited_activation
-from sedtalker_jax.emotion import Edit, EditDictionary, EditSchedule
+from sedtalker_jax.emotion import Edit, EditSchedule
 from sedtalker_jax.emotion.labels import ACTIVE, NEUTRAL
 from sedtalker_jax.errors import UserError, exit_code
 from sedtalker_jax.evaluation import lip_metrics
@@ -96,19 +96,6 @@ def mean_strength(directory: str | Path, num_clips: int = 400) -> dict[str, floa
 def clip_emotion(record: Mapping[str, Any]) -> str:
     """The emotion of a record's longest segment."""
     return str(max(record["segments"], key=lambda segment: segment[1] - segment[0])[2])
-
-
-def boundary_alpha(dictionary: EditDictionary, embedding: Float[np.ndarray, "T C"], target: str, source: str | None) -> float:
-    """Alpha at which the mean of a clip's embedding meets the boundary of an edit."""
-    direction = dictionary.direction(target, source)
-    k = dictionary.labels.index(target)
-    if source is None:
-        weight, bias = dictionary.weights[k], dictionary.biases[k]
-    else:
-        j = dictionary.labels.index(source)
-        weight, bias = dictionary.pair_weights[j, k], dictionary.pair_biases[j, k]
-    score = float(dictionary.whiten(embedding).mean(axis=0) @ weight + bias)
-    return -score / (direction.scale * float(direction.normal @ weight))
 
 
 def step_over_median(projections: Float[np.ndarray, " steps"], alpha: float) -> float:
@@ -176,7 +163,8 @@ class EditingEvaluation:
             projections.append(float(np.vdot((motion - unedited)[: len(wanted)], in_basis) / np.vdot(wanted, wanted)))
         assert last is not None
         edited = model.codec.vertices(face.vertices, motion)
-        crossing = boundary_alpha(model.edit_dictionary, last.before, target, source)
+        dictionary = model.edit_dictionary
+        crossing = dictionary.alpha_at_boundary(last.before, dictionary.direction(target, source))
         names = np.asarray(last.track.labels)[last.track.probabilities.argmax(axis=1)]
         return ClipScores(
             projections=np.array(projections),

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sedtalker_jax.emotion.editing import EditDictionary
-from sedtalker_jax.emotion.labels import colour, resolve_label
+from sedtalker_jax.emotion.labels import colour
 from sedtalker_jax.emotion.schedule import EditSchedule
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.evaluation.report import new_figure
@@ -31,19 +31,13 @@ def edit_plane(
       UserError: an emotion without boundaries.
     """
     direction = dictionary.direction(target, source)
-    k = dictionary.labels.index(resolve_label(target, dictionary.labels))
-    if source is None:
-        weight, bias = dictionary.weights[k], dictionary.biases[k]
-    else:
-        j = dictionary.labels.index(resolve_label(source, dictionary.labels))
-        weight, bias = dictionary.pair_weights[j, k], dictionary.pair_biases[j, k]
     z = dictionary.whiten(embeddings)
     across = z - (z @ direction.normal)[:, None] * direction.normal
     second = np.linalg.svd(across - across.mean(axis=0), full_matrices=False)[2][0]
     # Taken off once more: rounding must not leave a trace of the normal in the second axis.
     second = second - (second @ direction.normal) * direction.normal
     axes = np.stack([direction.normal, second / np.linalg.norm(second)], axis=1)
-    return z @ axes, axes, float(-bias / np.linalg.norm(weight))
+    return z @ axes, axes, direction.offset
 
 
 def edit_figure(

@@ -9,7 +9,6 @@ from sedtalker_jax.emotion import EditDictionary
 from sedtalker_jax.evaluation.editing_evaluation import (
     ALPHAS,
     ClipScores,
-    boundary_alpha,
     clip_emotion,
     score_table,
     step_over_median,
@@ -31,7 +30,7 @@ def test_an_edit_by_the_boundary_alpha_brings_the_mean_onto_the_boundary(source)
     rows = 3 * rng.normal(size=(3, 8))[np.repeat(np.arange(3), 30)] + rng.normal(size=(90, 8))
     dictionary = EditDictionary.fit(rows, names)
     clip = rows[:7] + 1.0
-    alpha = boundary_alpha(dictionary, clip, "happy", source)
+    alpha = dictionary.alpha_at_boundary(clip, dictionary.direction("happy", source))
     moved = (clip + alpha * dictionary.direction("happy", source).step).mean(axis=0)
     if source is None:
         score = dictionary.scores(moved)[0]
