@@ -48,7 +48,7 @@ def add_parser(commands) -> None:
         choices=("raw", "median", "minimum_duration", "viterbi", "total_variation"),
         help="how per-frame probabilities become segments (default: %(default)s)",
     )
-    add_embedding(diarize)
+    add_embedding(diarize, "; with --out-dir .npz of one vector per recording, by its name without suffix")
     diarize.add_argument("--per-frame", action="store_true", help="also write per-frame probabilities (.json)")
     diarize.add_argument("--overwrite", action="store_true", help="with --out-dir: redo files that exist already")
     diarize.add_argument(
@@ -72,8 +72,6 @@ def run_diarize(arguments: argparse.Namespace) -> None:
         raise UserError(f"--jobs must be at least 1, not {arguments.jobs}")
     if arguments.out and (len(files) > 1 or arguments.out_dir):
         raise UserError(f"--out names one file, but there are {len(files)} recordings; use --out-dir alone")
-    if arguments.embedding and arguments.out_dir:
-        raise UserError("--embedding is of one recording; diarize it without --out-dir")
     if len(files) > 1 and not arguments.out_dir:
         raise UserError(f"{len(files)} recordings need --out-dir")
     if arguments.per_frame and not (arguments.out or arguments.out_dir):
@@ -91,7 +89,11 @@ def run_diarize(arguments: argparse.Namespace) -> None:
         raise UserError("--out-dir: two recordings have the same name; diarize their folders one by one")
     check_output(targets[files[0]], TRACK_SUFFIXES)
     left = [file for file in files if arguments.overwrite or not targets[file].exists()]
-    jobs = [(file, targets[file], saving) for file in left]
+    if arguments.embedding:
+        from sedtalker_jax.data.given_embeddings import given_embedding_size
+
+        given_embedding_size(arguments.embedding)  # a file that can't be read is one error, not one per recording
+    jobs = [(file, targets[file], saving, arguments.embedding) for file in left]
     problems = []
     for problem in filter(None, _problems(arguments.checkpoint, jobs, min(arguments.jobs, len(jobs)))):
         problems.append(problem)
@@ -160,13 +162,15 @@ def _load(checkpoint: str) -> SEDTalker:
     return SEDTalker.load(checkpoint)
 
 
-def _diarize_file(model: SEDTalker, file: pathlib.Path, target: pathlib.Path, saving: dict) -> str:
+def _diarize_file(model: SEDTalker, file: pathlib.Path, target: pathlib.Path, saving: dict, embeddings: str | None) -> str:
     """Writes a recording's track. A recording that can't be read is a line to print and not an error: the others go on."""
+    from sedtalker_jax.data import given_embeddings
     from sedtalker_jax.speech import store_audio
 
     try:
+        embedding = given_embeddings.given_embedding(embeddings, file.stem) if embeddings else None
         with store_audio(file) as waveform:
-            model.diarize(waveform).save(target, name=file.stem, **saving)
+            model.diarize(waveform, given_embedding=embedding).save(target, name=file.stem, **saving)
     except UserError as error:
         return str(error) if str(file) in str(error) else f"{file}: {error}"
     return ""

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from sedtalker_jax.inference.style import Style
 
 
-def add_embedding(parser: argparse.ArgumentParser) -> None:
-    """Adds the flag to a command."""
+def add_embedding(parser: argparse.ArgumentParser, more: str = "") -> None:
+    """Adds the flag to a command; `more` ends its help."""
     parser.add_argument(
         "--embedding",
         metavar="FILE",
-        help=".npy of the recording's own vector, for a checkpoint that was trained on given embeddings",
+        help=".npy of the recording's own vector, for a checkpoint that was trained on given embeddings" + more,
     )
 
 

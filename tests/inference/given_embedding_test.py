@@ -8,7 +8,8 @@ import pytest
 import soundfile
 
 from sedtalker_jax.cli import main
-from sedtalker_jax.emotion import Edit, EditDictionary, EditSchedule
+from sedtalker_jax.data.given_embeddings import write_given_embeddings
+from sedtalker_jax.emotion import Edit, EditDictionary, EditSchedule, EmotionTrack
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.inference.editing import fit_edit_dictionary
 from sedtalker_jax.inference.editing_sheet import edit_sheet
@@ -155,5 +156,25 @@ def test_the_commands_take_it(tmp_path, monkeypatch, capsys):
         assert not (tmp_path / rest[-1]).exists()
         assert main([*line, "--embedding", vector]) == 0 and (tmp_path / rest[-1]).exists()
         capsys.readouterr()
-    assert main(["diarize", speech, "--checkpoint", "any", "--out-dir", str(tmp_path / "x"), "--embedding", vector]) == 2
-    assert "--embedding is of one recording" in capsys.readouterr().err
+
+
+def test_many_recordings_have_a_vector_each(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(SEDTalker, "load", classmethod(lambda cls, directory: reader()))
+    recordings = tmp_path / "recordings"
+    recordings.mkdir()
+    for name in ("calm", "cross", "unknown"):
+        soundfile.write(recordings / f"{name}.wav", noise(0.9), 16_000, subtype="FLOAT")
+    vectors, out = tmp_path / "vectors.npz", tmp_path / "tracks"
+    write_given_embeddings(vectors, {"calm": CALM, "cross": CROSS})
+    line = ["diarize", str(recordings), "--checkpoint", "any", "--out-dir", str(out), "--format", "npz"]
+    assert main([*line, "--embedding", str(vectors)]) == 2
+    message = capsys.readouterr().err
+    assert "unknown.wav" in message and "no embedding" in message and "1 of 3 recordings" in message
+    for name, vector in (("calm", CALM), ("cross", CROSS)):
+        alone = reader().diarize(noise(0.9), given_embedding=vector)
+        found = EmotionTrack.load(out / f"{name}.npz")
+        np.testing.assert_allclose(found.probabilities, alone.probabilities, atol=1e-6)
+    single = tmp_path / "vector.npy"
+    np.save(single, CALM)
+    assert main([*line, "--overwrite", "--embedding", str(single)]) == 2
+    assert "vector.npy" in capsys.readouterr().err
