@@ -98,7 +98,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="NAME=VALUE",
         help="a choice of this corpus; may be given several times",
     )
-    prepare.add_argument("--overwrite", action="store_true", help="replace another data set in --out")
+    prepare.add_argument("--overwrite", action="store_true", help="build again, and replace what --out holds")
     prepare.add_argument("--quiet", action="store_true", help="no progress bar")
     prepare.set_defaults(run=run_prepare)
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from sedtalker_jax.errors import UserError
+from sedtalker_jax.folders import files_below
 from sedtalker_jax.outputs import TRACK_SUFFIXES, check_output
 from sedtalker_jax.shared_flags import add_embedding, given_embedding
 
@@ -115,7 +116,7 @@ def audio_files(paths: Sequence[str]) -> list[pathlib.Path]:
     files: list[pathlib.Path] = []
     for path in map(pathlib.Path, paths):
         if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
+            found = sorted(p for p in files_below(path) if p.suffix.lower() in AUDIO_SUFFIXES)
             if not found:
                 raise UserError(f"{path}: a folder without audio files ({', '.join(AUDIO_SUFFIXES)})")
             files += found

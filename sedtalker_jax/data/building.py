@@ -66,6 +66,7 @@ class RecordBuild:
       out: a new or empty directory, one that an interrupted build of the same identity left, or a finished one.
       identity: what tells this build from another; it opens the manifest. JSON values only.
       overwrite: whether finished records of another identity may be replaced.
+      rebuild: whether finished records of this identity are replaced too.
       thing: what the records are, for messages.
       files: names of files beside the shards that belong to the build, such as what was fitted.
 
@@ -82,6 +83,7 @@ class RecordBuild:
         identity: Mapping[str, Any],
         overwrite: bool = False,
         *,
+        rebuild: bool = False,
         thing: str = "data set",
         files: Sequence[str] = (),
     ) -> None:
@@ -91,18 +93,18 @@ class RecordBuild:
         self.finished: dict[str, Any] | None = None
         if (out / records.MANIFEST).exists():
             manifest = records.read_manifest(out)
-            if self._is_this(manifest):
+            if self._is_this(manifest) and not rebuild:
                 self.finished = manifest
                 return
-            if not overwrite:
+            if not overwrite and not self._is_this(manifest):
                 raise UserError(
                     f"{out} holds another {thing} (its {self._difference(manifest)}); "
                     "give another --out, or --overwrite to replace it"
                 )
-            self._clear()
+            self.clear()
         elif (out / _BUILDING).exists():
             if not self._is_this(_read_or_nothing(out / _BUILDING)):
-                self._clear()  # left by an interrupted build of another identity: nothing in it was ever finished
+                self.clear()  # left by an interrupted build of another identity: nothing in it was ever finished
         elif out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise UserError(f"{out} is not empty and no record directory; give another --out")
         try:
@@ -118,7 +120,8 @@ class RecordBuild:
         key = next(key for key, value in self.identity.items() if found.get(key) != value)
         return f"{key} is {_short(found.get(key))}, not {_short(self.identity[key])}"
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
+        """Removes what builds have written here."""
         # The manifest goes first: without one the directory is unfinished, whatever happens next.
         own = (
             records.MANIFEST,

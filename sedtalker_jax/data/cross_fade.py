@@ -85,7 +85,8 @@ def same_recording(index: RecordIndex) -> list[np.ndarray]:
     groups: dict[tuple, list[int]] = {}
     for row in range(len(index)):
         if index.expression[row]:
-            key = (index.speaker[row], index.sentence[row], int(index.sound[row]), int(index.num_samples[row]))
+            sound = int(index.sound[row]), int(index.num_samples[row]), float(index.fps[row])
+            key = (index.speaker[row], index.sentence[row], *sound)
             groups.setdefault(key, []).append(row)
     kept = []
     for rows in groups.values():

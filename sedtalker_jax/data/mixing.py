@@ -9,10 +9,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sedtalker_jax.data.building import add_up
 from sedtalker_jax.data.index import RecordIndex
 from sedtalker_jax.data.records import RecordReader, read_manifest
 from sedtalker_jax.errors import UserError
+
+
+def spread(total: int, count: int | None) -> np.ndarray:
+    """Which of `total` records stand for all: `count` of them (None: all), evenly spread, sorted, [n] int.
+
+    Corpora, and in them speakers, follow one another, so the first ones would stand for one corpus.
+    """
+    return np.unique(np.linspace(0, total - 1, total if count is None else min(count, total)).round().astype(int))
 
 
 class MixedReader(Sequence):

@@ -109,16 +109,28 @@ LARGEST_EDIT_MARGIN = 5.0
 
 @functools.lru_cache(maxsize=4)
 def _epoch_batches(durations: tuple[float, ...], config: PipelineConfig, epoch: int) -> tuple[tuple[int, tuple[int, ...]], ...]:
-    """All (bucket, rows) of one epoch. Clips that don't fill a batch of their bucket wait for another epoch's shuffle."""
+    """All (bucket, rows) of one epoch. What is left of a bucket after its last whole batch waits for another epoch."""
     rng = np.random.Generator(np.random.Philox(key=[config.seed, epoch]))
     order = rng.permutation(len(durations))
-    bucket_of = np.searchsorted(config.bucket_seconds, np.minimum(durations, config.max_seconds) - 1e-6)
+    bucket_of = _buckets(np.asarray(durations), config)
     batches = []
     for bucket in range(len(config.bucket_seconds)):
         rows = order[bucket_of[order] == bucket]
         for start in range(0, len(rows) - config.batch_size + 1, config.batch_size):
             batches.append((bucket, tuple(int(i) for i in rows[start : start + config.batch_size])))
     return tuple(batches[i] for i in rng.permutation(len(batches)))
+
+
+def _buckets(durations: np.ndarray, config: PipelineConfig) -> np.ndarray:
+    """The bucket of every clip, [N] int. One of fewer clips than a batch, which would never be seen, joins its neighbour."""
+    bucket_of = np.searchsorted(config.bucket_seconds, np.minimum(durations, config.max_seconds) - 1e-6)
+    for bucket in range(len(config.bucket_seconds) - 1):
+        if 0 < np.sum(bucket_of == bucket) < config.batch_size:
+            bucket_of[bucket_of == bucket] = bucket + 1
+    used = np.unique(bucket_of)
+    if len(used) > 1 and np.sum(bucket_of == used[-1]) < config.batch_size:
+        bucket_of[bucket_of == used[-2]] = used[-1]  # the longest are too few: the next shorter ones are padded to their length
+    return bucket_of
 
 
 class TrainBatches:
@@ -161,7 +173,11 @@ class TrainBatches:
         self._fader = None
         if config.cross_fade is not None and codec is not None:
             self._fader = CrossFader(index, codec.space, config.cross_fade)
-        self._clips = np.flatnonzero(index.label != "") if config.one_emotion_only else np.arange(len(index))
+        wanted = index.label != "" if config.one_emotion_only else np.ones(len(index), bool)
+        if codec is not None:
+            # All strengths zero means neutral, so a face whose expression the labels lack would be taken for that.
+            wanted &= np.isin(index.expression, ["", *labels])
+        self._clips = np.flatnonzero(wanted)
         self._durations = tuple((index.num_samples[self._clips] / axes.SAMPLE_RATE).tolist())
         self._fps = index.fps[self._clips]
         self._per_epoch = [len(_epoch_batches(self._durations, config, 0))]

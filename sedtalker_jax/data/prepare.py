@@ -29,6 +29,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -106,12 +107,12 @@ def prepare(
       limit: at most this many clips, spread evenly over the listing, for trying out.
       fold: which partition into train, valid and test.
       options: choices of the corpus (Corpus.options).
-      overwrite: whether another data set in `out` may be replaced.
+      overwrite: whether what `out` holds may be replaced; a finished build of the same files is made again.
       progress: whether a progress bar with the time left is shown.
       clips_per_shard: what an interruption can cost.
 
     Raises:
-      UserError: a wrong root, name or option; an output that cannot be written; nothing left to write.
+      UserError: a wrong root, name or option; an output that cannot be written; no clip that can be used.
     """
     corpus = load_corpus(name)
     root, out = Path(root), Path(out)
@@ -134,11 +135,11 @@ def prepare(
         "options": dict(choices.options),
         "licence_filter": licence,
         "limit": limit,
-        "listing": _fingerprint(clips),
+        "listing": _fingerprint(clips, root),
         "clips_per_shard": clips_per_shard,
         "format": FORMAT,
     }
-    building = RecordBuild(out, identity, overwrite, files=corpus.fit_files)
+    building = RecordBuild(out, identity, overwrite, rebuild=overwrite, files=corpus.fit_files)
     if building.finished is not None:
         return building.finished
     if any(not (out / file).exists() for file in corpus.fit_files):
@@ -151,6 +152,11 @@ def prepare(
 
         written = building.write(plan, make)
     splits = {split: written.get(split, {"shards": []}) for split in SPLITS}
+    shards = [shard for content in splits.values() for shard in content["shards"]]
+    if not any(shard["records"] for shard in shards):
+        building.clear()  # nothing of it is worth keeping, and another start must try all clips again
+        left_out = [reason for shard in shards for _, reason, _ in shard["skipped"]]
+        raise UserError(f"{name}: no usable clip under {root}; left out: {_counted(left_out)}")
     for split, content in splits.items():
         rows = [row for shard in content["shards"] for row in shard.pop("index", [])]
         RecordIndex.from_rows(rows).save(out / index_name(split))
@@ -223,15 +229,30 @@ def _choose(corpus: Corpus, listing: Listing, licence: str, limit: int | None) -
     elif licence != "any":
         raise UserError(f"--licence {licence}: give any or commercial")
     if not clips:
-        raise UserError(f"{corpus.name}: no usable clip under --root ({len(skipped)} left out)")
+        raise UserError(f"{corpus.name}: no usable clip under --root; left out: {_counted([clip.reason for clip in skipped])}")
     if limit is not None and limit < len(clips):
         clips = [clips[len(clips) * i // limit] for i in range(limit)]
     return clips, skipped
 
 
-def _fingerprint(clips: Sequence[Clip]) -> str:
-    """Changes when a clip, its split or one of its fields does."""
-    rows = [[clip.id, clip.path, clip.split, clip.speaker, dict(clip.fields)] for clip in clips]
+def _counted(reasons: Sequence[str]) -> str:
+    """The commonest reasons with their counts."""
+    return ", ".join(f"{count} {reason}" for reason, count in Counter(reasons).most_common(3)) or "nothing"
+
+
+def _fingerprint(clips: Sequence[Clip], root: Path) -> str:
+    """Changes when a clip does: its split, what is known of it, or the size of a file of its own."""
+
+    def size(path: str) -> int:
+        try:
+            return (root / path).stat().st_size
+        except OSError:  # a name inside a bigger file, or a link to nothing, which is found when the clip is read
+            return -1
+
+    rows = []
+    for clip in clips:
+        known = {name: value for name, value in vars(clip).items() if name != "options"}  # these are in the identity already
+        rows.append([{**known, "fields": dict(clip.fields)}, size(clip.path), size(known.get("motion", ""))])
     return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from sklearn.ensemble import RandomForestClassifier
 
 from sedtalker_jax import axes
-from sedtalker_jax.data.mixing import open_records
+from sedtalker_jax.data.mixing import open_records, spread
 from sedtalker_jax.data.world.prosody import prosody_track
 
 WINDOW_S = 1.5
@@ -81,8 +81,7 @@ class FrameForest:
           workers: processes that measure.
           seed: of the forest.
         """
-        total = len(open_records(directories, "train", decode_audio=False))
-        chosen = np.unique(np.linspace(0, total - 1, min(num_clips, total)).round().astype(int))
+        chosen = spread(len(open_records(directories, "train", decode_audio=False)), num_clips)
         self.num_clips, self.num_labels, self.features = len(chosen), len(labels), features
         jobs = [(tuple(directories), int(i), features, tuple(labels)) for i in chosen]
         # Spawned, since the parent may hold JAX's threads, which do not survive a fork.

@@ -29,6 +29,7 @@ from tqdm import tqdm
 from sedtalker_jax import axes
 from sedtalker_jax.axes import WaveformArray
 from sedtalker_jax.data.face_codec import CLOSED_WITHIN_M, FaceCodec
+from sedtalker_jax.data.mixing import spread
 from sedtalker_jax.emotion import EditDictionary, EditSchedule, EmotionTrack
 from sedtalker_jax.emotion.editing import EditResult, segment_embeddings
 from sedtalker_jax.emotion.labels import ACTIVE, NEUTRAL
@@ -249,8 +250,7 @@ def fit_expression_gain(model: SEDTalker, reader: Sequence[Mapping[str, Any]], n
     """
     columns = [ACTIVE.index(name) for name in model.labels if name != NEUTRAL]
     product = square = 0.0
-    chosen = np.unique(np.linspace(0, len(reader) - 1, min(num_clips, len(reader))).round().astype(int))
-    for index in tqdm(chosen, desc="expression gain", unit="clip", mininterval=2.0):
+    for index in tqdm(spread(len(reader), num_clips), desc="expression gain", unit="clip", mininterval=2.0):
         record = reader[int(index)]
         truth = np.asarray(record["motion"], np.float32)
         given = np.asarray(record["activation"], np.float32)[:, columns]
@@ -308,8 +308,7 @@ def _heard(
     model: SEDTalker, reader: Sequence[Mapping[str, Any]], num_clips: int, title: str
 ) -> Iterator[tuple[Float[np.ndarray, "T C"], Float[np.ndarray, " T"], list[Sequence]]]:
     """(embedding, times, segments whose emotion the model knows) of clips that are spread evenly over records."""
-    chosen = np.unique(np.linspace(0, len(reader) - 1, min(num_clips, len(reader))).round().astype(int))
-    for index in tqdm(chosen, desc=title, unit="clip", mininterval=2.0):
+    for index in tqdm(spread(len(reader), num_clips), desc=title, unit="clip", mininterval=2.0):
         record = reader[int(index)]
         heard = model.hear(record["waveform"], given_embedding=record.get("given_embedding"))
         total = axes.num_speech_frames(len(record["waveform"]))

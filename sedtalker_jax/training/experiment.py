@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from sedtalker_jax.axes import num_speech_frames
 from sedtalker_jax.data.face_codec import FaceCodec
 from sedtalker_jax.data.given_embeddings import given_embedding_size
-from sedtalker_jax.data.mixing import merge_manifests, open_records, record_identity
+from sedtalker_jax.data.mixing import merge_manifests, open_records, record_identity, spread
 from sedtalker_jax.data.pipeline import Batch
 from sedtalker_jax.data.records import read_manifest
 from sedtalker_jax.errors import UserError
@@ -221,8 +221,7 @@ class Experiment:
     def _face_records(self) -> list[dict[str, Any]]:
         """data.codec_clips training records with faces, from all over the split, to fit statistics and readers to."""
         reader = open_records(next(s for s in self.streams if "face" in s.parts).directories, "train", decode_audio=False)
-        count = min(len(reader), self.config.data.codec_clips)
-        return [reader[int(i)] for i in np.linspace(0, len(reader) - 1, count)]
+        return [reader[int(i)] for i in spread(len(reader), self.config.data.codec_clips)]
 
     def _readers(self, workdir: pathlib.Path) -> dict[str, FrozenReader]:
         """The frozen readers of the loss terms in use: the workdir's if a run has begun there, else fitted to true motion.
@@ -351,7 +350,7 @@ def shared_space(directories: Sequence[str]) -> FaceSpace:
     """The face space of record directories that were prepared with one basis, with the templates of all.
 
     Raises:
-      UserError: their bases differ.
+      UserError: their bases differ, or one name stands for two templates.
     """
     spaces = [FaceSpace.load(pathlib.Path(directory) / "face_space.npz") for directory in directories]
     first = spaces[0]
@@ -362,7 +361,12 @@ def shared_space(directories: Sequence[str]) -> FaceSpace:
                 f"{directory}: its face space is not that of {directories[0]}; "
                 f"prepare it again with --option space={directories[0]}"
             )
-        templates |= dict(zip(space.template_names, space.templates, strict=True))
+        for name, template in zip(space.template_names, space.templates, strict=True):
+            if not np.array_equal(templates.setdefault(name, template), template):
+                raise UserError(
+                    f"{directory}: its template {name!r} is another face than that of the directories before it; "
+                    "give it a name of its own and prepare it again"
+                )
     return dataclasses.replace(first, template_names=tuple(templates), templates=np.stack(list(templates.values())))
 
 

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from sedtalker_jax.data.cross_fade import same_recording
 from sedtalker_jax.data.face_codec import FaceCodec
 from sedtalker_jax.data.given_embeddings import with_given_embeddings
-from sedtalker_jax.data.mixing import hold_out, open_records
+from sedtalker_jax.data.mixing import hold_out, open_records, spread
 from sedtalker_jax.data.pipeline import Batch, PipelineConfig, TrainBatches, iterate, make_example, pad_batch
 from sedtalker_jax.errors import UserError
 
@@ -54,15 +54,21 @@ class Stream:
                 yield self._take(batch)
 
     def valid_batches(self, codec: FaceCodec | None, labels: Sequence[str], num_clips: int) -> list[Batch]:
-        """The first clips of the validation split, without randomness; rows that only fill up the last batch weigh nothing."""
+        """Clips spread evenly over the validation split, whose corpora and speakers follow one another; no randomness.
+
+        Faces whose expression the labels lack are left out, as in training. Rows that only fill up a batch weigh nothing.
+        """
         reader = self._open("valid")
         rng = np.random.default_rng(0)
         codec = codec if "face" in self.parts else None
-        count = min(len(reader), num_clips)
-        examples = [make_example(reader[i], codec, labels, self.pipeline, rng, training=False) for i in range(count)]
+        clips = np.arange(len(reader))
+        if codec is not None:
+            clips = np.flatnonzero(np.isin(reader.index().expression, ["", *labels]))
+        chosen = clips[spread(len(clips), num_clips)]
+        examples = [make_example(reader[int(i)], codec, labels, self.pipeline, rng, training=False) for i in chosen]
         size = self.pipeline.batch_size
         batches = []
-        for start in range(0, count, size):
+        for start in range(0, len(examples), size):
             rows = examples[start : start + size]
             batch = pad_batch(rows + [rows[0]] * (size - len(rows)), self.pipeline.max_seconds, codec)
             batches.append(self._take(_without_rows_after(batch, len(rows))))

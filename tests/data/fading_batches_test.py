@@ -85,6 +85,20 @@ def test_processes_pad_faces_of_several_frame_rates_alike(reader, codec):
     assert mixed > 3
 
 
+def test_a_face_whose_expression_the_labels_lack_is_left_out(reader, codec):
+    labels = tuple(name for name in CANONICAL if name not in ("happy", "disgust"))
+    config = dataclasses.replace(CONFIG, cross_fade=None)
+    few = TrainBatches(reader, codec, labels, config, start=0, stop=40)
+    kept = [record for record in reader.made if record["expression"] != "happy"]
+    drawn = {seed for number in range(3) for seed in few[number]["face"]["seed"].tolist()}
+    # Three batches of four are an epoch of the fifteen or so that are left; none is a happy face taken for a neutral one.
+    assert few._per_epoch[0] == len(kept) // 4 and len(drawn) == 12
+    strengths = {float(x) for number in range(30) for x in few[number]["face"]["activation"].max(axis=(1, 2))}
+    assert not strengths & {1.0} and strengths >= {0.0}
+    voices = TrainBatches(reader, None, labels, config, start=0, stop=40)
+    assert voices._per_epoch[0] == len(reader) // 4
+
+
 def test_a_batch_with_fades_depends_on_its_number_only(reader, codec):
     whole, late = batches(reader, codec), batches(reader, codec, start=17)
     copied = pickle.loads(pickle.dumps(whole))  # as worker processes get it

@@ -62,6 +62,25 @@ def test_without_joins_examples_are_the_records_in_seeded_order():
     assert seen == rows
 
 
+@pytest.mark.parametrize(
+    ("counts", "edges"),
+    [((6, 2, 9), {1.0: 6, 3.0: 11}), ((9, 8, 2), {1.0: 9, 3.0: 10}), ((2, 0, 2), {3.0: 4}), ((9, 0, 1), {3.0: 10})],
+)
+def test_a_bucket_smaller_than_a_batch_joins_its_neighbour(counts, edges):
+    lengths = np.repeat([0.9, 1.9, 2.9], counts)
+    made = [clip(i, "ann", "sad", seconds) for i, seconds in enumerate(lengths)]
+    config = PipelineConfig(batch_size=4, max_seconds=3.0, bucket_seconds=(1.0, 2.0, 3.0), gain_db=0.0)
+    batches = batches_of(config, made, stop=400)
+    seen, padded = set(), {}
+    for number in range(60):
+        speech = batches[number]["speech"]
+        numbers = np.round(speech["waveform"][:, 0] * 1000).astype(int) - 1
+        seen |= set(numbers.tolist())
+        padded.setdefault(speech["waveform"].shape[1] / 16_000, set()).update(numbers.tolist())
+    assert seen == set(range(len(made)))
+    assert {edge: len(rows) for edge, rows in padded.items()} == edges
+
+
 def test_joined_batches_hold_every_example_once_in_buckets_that_fit():
     made = toy_records(each=16)  # 96 clips: 24 batches, 3 blocks of 8
     batches = batches_of(JOINED, made, stop=48)

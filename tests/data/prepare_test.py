@@ -137,6 +137,39 @@ def test_a_finished_directory_is_kept_and_another_data_set_needs_overwrite(root,
     assert (tmp_path / "full" / "letter.txt").exists()
 
 
+def test_repaired_sound_is_another_listing_and_overwrite_builds_again(root, tmp_path):
+    out, sound = tmp_path / "out", root / "s0_2.wav"
+    whole = sound.read_bytes()
+    sound.write_bytes(b"RIFF but no sound")
+    assert build(root, out)["skipped"]["damaged or unreadable"]["count"] == 1
+    sound.write_bytes(whole)
+    with pytest.raises(UserError, match="holds another data set .its listing"):
+        build(root, out)
+    manifest = build(root, out, overwrite=True)
+    assert "damaged or unreadable" not in manifest["skipped"]
+    # A repair that keeps the size shows in no listing; --overwrite reads all sound again nevertheless.
+    first = records.RecordReader(out, "train")[0]["audio"].tobytes()
+    other = root / "s3_1.wav"
+    assert other.stat().st_size == (root / "s0_0.wav").stat().st_size
+    (root / "s0_0.wav").write_bytes(other.read_bytes())
+    assert build(root, out) == manifest
+    build(root, out, overwrite=True)
+    assert records.RecordReader(out, "train")[0]["audio"].tobytes() != first
+
+
+def test_nothing_usable_says_why_and_another_start_tries_again(root, tmp_path):
+    out, kept = tmp_path / "out", {}
+    for name in NAMES:
+        kept[name] = (root / f"{name}.wav").read_bytes()
+        (root / f"{name}.wav").write_bytes(b"x" * len(kept[name]))  # of the same size, so that the listing stays
+    with pytest.raises(UserError, match="no usable clip under .*left out: 20 damaged or unreadable"):
+        build(root, out)
+    assert not (out / records.MANIFEST).exists()
+    for name, data in kept.items():
+        (root / f"{name}.wav").write_bytes(data)
+    assert sum(content["records"] for content in build(root, out)["splits"].values()) == 20
+
+
 def test_commercial_licence_keeps_what_allows_it(root, tmp_path, monkeypatch):
     manifest = build(root, tmp_path / "out", licence="commercial")
     assert manifest["skipped"]["licence without commercial use"]["count"] == 5

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from sedtalker_jax.errors import UserError
-from sedtalker_jax.training.experiment import label_weights, training_subjects
+from sedtalker_jax.face.space import FaceSpace
+from sedtalker_jax.training.experiment import label_weights, shared_space, training_subjects
 
 
 def directory(root, name, train, **fields):
@@ -33,6 +34,26 @@ def test_too_many_subjects_and_nameless_ones_are_refused(tmp_path):
         training_subjects([two], 1)
     with pytest.raises(UserError, match="names no subjects"):
         training_subjects([directory(tmp_path, "nameless", {})], 9)
+
+
+def face_space(folder, names, values, basis=1.0):
+    folder.mkdir()
+    templates = np.stack([np.full((3, 3), value, np.float32) for value in values])
+    FaceSpace(
+        "toy", np.array([[0, 1, 2]]), np.full((1, 9), basis, np.float32), np.zeros(9, np.float32), names, templates,
+        {"lips": np.arange(2), "upper_face": np.arange(1)}, 30.0,
+    ).save(folder / "face_space.npz")  # fmt: skip
+    return str(folder)
+
+
+def test_directories_share_a_basis_and_a_name_stands_for_one_face(tmp_path):
+    ann = face_space(tmp_path / "emovoca", ("ann", "bob"), (1.0, 2.0))
+    both = shared_space([ann, face_space(tmp_path / "vocaset", ("bob", "cleo"), (2.0, 3.0))])
+    assert both.template_names == ("ann", "bob", "cleo") and both.templates[:, 0, 0].tolist() == [1.0, 2.0, 3.0]
+    with pytest.raises(UserError, match="mine: its template 'bob' is another face"):
+        shared_space([ann, face_space(tmp_path / "mine", ("bob",), (2.5,))])
+    with pytest.raises(UserError, match="its face space is not that of"):
+        shared_space([ann, face_space(tmp_path / "other", ("dan",), (4.0,), basis=2.0)])
 
 
 def test_rare_labels_weigh_more_and_absent_ones_nothing():

@@ -19,6 +19,7 @@ from sedtalker_jax.data.corpora.splits import Groups, split_of
 from sedtalker_jax.data.world.clock import SAMPLE_RATE, num_speech_frames, speech_frame_times
 from sedtalker_jax.emotion.labels import CANONICAL, corpus_label
 from sedtalker_jax.errors import UserError
+from sedtalker_jax.folders import files_below
 from sedtalker_jax.speech.audio import encode_flac, load_audio
 
 OUTSIDE = "label outside the eight emotions"
@@ -113,9 +114,13 @@ class SpeechCorpus(Corpus):
     def make_record(self, clip: Clip, root: Path, out: Path) -> dict[str, Any]:
         """See Corpus: sound, frame labels, loudness and where the speech is."""
         path = root / clip.path
-        with path.open("rb") as file:
-            if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
-                raise LeftOutError("Git LFS pointer instead of sound", f"{clip.path}: fetch it with `git lfs pull`")
+        try:
+            with path.open("rb") as file:
+                start = file.read(len(_LFS_POINTER))
+        except OSError as error:  # such as a link of git-annex whose file was not fetched
+            raise UserError(f"{clip.path}: {error.strerror}") from None
+        if start == _LFS_POINTER:
+            raise LeftOutError("Git LFS pointer instead of sound", f"{clip.path}: fetch it with `git lfs pull`")
         waveform = load_audio(path)
         duration = len(waveform) / SAMPLE_RATE
         if duration < _MINIMUM_S:
@@ -155,7 +160,7 @@ def speech_record(waveform: np.ndarray, segments: list[list]) -> dict[str, Any]:
 def official_files(root: Path, suffixes: Sequence[str]) -> list[str]:
     """Paths relative to `root` of all files with these suffixes (any case), sorted: short paths first, so that of two
     copies the outer one is taken. Hidden files, as macOS leaves them ("._x.wav"), and hidden folders are not seen."""
-    found = (path.relative_to(root) for path in root.rglob("*") if path.suffix.lower() in suffixes)
+    found = (path.relative_to(root) for path in files_below(root) if path.suffix.lower() in suffixes)
     visible = (path.as_posix() for path in found if not any(part.startswith((".", "__MACOSX")) for part in path.parts))
     return sorted(visible, key=lambda path: (path.count("/"), path))
 
@@ -177,7 +182,7 @@ def wrong_root(root: Path, name: str, layout: str) -> UserError:
 
 def find_table(root: Path, name: str) -> Path | None:
     """The outermost file of this name under `root`."""
-    found = sorted(root.rglob(name), key=lambda path: (len(path.parts), str(path)))
+    found = sorted((p for p in files_below(root) if p.name == name), key=lambda path: (len(path.parts), str(path)))
     return found[0] if found else None
 
 

@@ -177,8 +177,8 @@ class Captures(FaceCorpus):
         if not label:
             return super().voice_truth(clip, waveform)
         truth = speech_record(waveform, [[0.0, round(len(waveform) / 16_000, 4), label]])
-        if clip.fields.get("intensity_given") and label != NEUTRAL:
-            truth["intensity"][truth["emotion"] == CANONICAL.index(label)] = clip.strength
+        if clip.fields["voice_intensity"] is not None and label != NEUTRAL:
+            truth["intensity"][truth["emotion"] == CANONICAL.index(label)] = clip.fields["voice_intensity"]
         return truth
 
 
@@ -220,7 +220,10 @@ def _clip(
         raise UserError(f"{root}: no template for {stem}: templates/{speaker}.ply or template.ply is needed")
     emotion = resolve_label(row["emotion"]) if "emotion" in row else None
     voice = resolve_label(row["voice_emotion"]) if "voice_emotion" in row else emotion
-    strength = 0.0 if emotion in (None, NEUTRAL) else _number(root, stem, row, "intensity", "1", 0.0, 1.0)
+    intensity = _number(root, stem, row, "intensity", "1", 0.0, 1.0)
+    strength = 0.0 if emotion in (None, NEUTRAL) else intensity
+    # The column says how strong the face is; of the voice it tells where the face has the same emotion, or none.
+    of_voice = "intensity" in row and emotion in (None, voice)
     heard: dict[str, Any] = {"label": voice} if voice else {}
     silent_voice = voice == NEUTRAL and emotion not in (None, NEUTRAL)
     fields = face_fields(
@@ -229,7 +232,7 @@ def _clip(
         voice_emotion=voice or "",
         condition=SCHEDULE if silent_voice else VOICE,
         native_fps=_fps(root, stem, row, motion, options),
-        intensity_given="intensity" in row,
+        voice_intensity=intensity if of_voice else None,
         **heard,
     )
     split = row.get("split", "")

@@ -68,6 +68,25 @@ def test_no_speaker_is_in_two_splits(prepared, name):
         assert all(record["split"] == split for record in content)
 
 
+def test_folders_behind_links_are_read_and_links_to_nothing_are_left_out(tmp_path):
+    real, root = tmp_path / "disk", tmp_path / "root"
+    real.mkdir()
+    LAYOUTS["ravdess"](real)
+    ravdess = prepare.load_corpus("ravdess")
+    whole = ravdess.list_clips(real, prepare.check_choices(ravdess, 0, {}))
+    root.mkdir()
+    for entry in real.iterdir():
+        (root / entry.name).symlink_to(entry, target_is_directory=entry.is_dir())
+    (root / "again").symlink_to(root, target_is_directory=True)  # a circle
+    listing = ravdess.list_clips(root, prepare.check_choices(ravdess, 0, {}))
+    assert [clip.id for clip in listing.clips] == [clip.id for clip in whole.clips]
+    lost = root / listing.clips[0].path
+    lost.rename(lost.with_suffix(".kept"))
+    lost.symlink_to(tmp_path / "not-fetched.wav")
+    manifest = prepare.prepare("ravdess", root, tmp_path / "records", progress=False)
+    assert skipped(manifest)[listing.clips[0].id] == "damaged or unreadable"
+
+
 @pytest.mark.parametrize("name", SPEECH)
 def test_records_are_whole(prepared, name):
     manifest, splits = prepared(name)

@@ -75,6 +75,24 @@ def test_labels_intensity_and_splits_from_the_table(tmp_path):
     assert made["b_2"]["expression"] == "" and "label" not in made["b_2"]
 
 
+def test_the_table_tells_the_voice_how_strong_it_is_where_face_and_voice_agree(tmp_path):
+    root = write(tmp_path / "captures", ["a_1", "a_2", "b_1"])
+    (root / "clips.csv").write_text(
+        "id,split,emotion,intensity,voice_emotion,fps\n"
+        "a_1,train,,0.7,happy,24\n"
+        "a_2,train,sad,0.4,happy,24\n"
+        "b_1,test,neutral,0.3,happy,24\n"
+    )
+    _, made = trees.build(CORPUS, root, tmp_path / "out")
+
+    def heard(record):
+        assert (record["emotion"] == CANONICAL.index("happy")).mean() > 0.9
+        return record["intensity"][record["emotion"] == CANONICAL.index("happy")]
+
+    np.testing.assert_allclose(heard(made["a_1"]), 0.7, atol=1e-3)
+    assert np.isnan(heard(made["a_2"])).all() and np.isnan(heard(made["b_1"])).all()
+
+
 def test_archives_with_rate_weights_and_a_moving_expression(tmp_path):
     rise = np.linspace(0, 1, F)[:, None]
     weights = np.random.default_rng(0).random((F, 3))
