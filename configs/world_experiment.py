@@ -2,6 +2,8 @@
 
 from ml_collections import ConfigDict
 
+from sedtalker_jax.emotion.decoding import SHARPNESS
+
 LABELS = ("neutral", "angry", "disgust", "fear", "happy", "sad", "surprise", "upset")
 
 
@@ -46,7 +48,7 @@ def base() -> ConfigDict:
 
     model = ConfigDict()
     model.labels = LABELS
-    model.sharpness = 1.25
+    model.sharpness = SHARPNESS
     # The encoder family's module at a tiny size: two convolutions with the family's hop and reach (320 and 400 samples). It
     # can't learn pitch from scratch in minutes, so acoustic features join it.
     model.encoder = ConfigDict(

@@ -33,6 +33,7 @@ _EXIT_TEST = re.compile(r"scmp\.ge\S* (\(\S+\), )?%\S+, (\d+) +/\* loop exit tes
 _JUMP = re.compile(r"sbr\.rel \S+ target = \$region(\d+)")
 _START = re.compile(r"(?:Start|Start/End empty) region (\d+)")
 
+DTYPES, MODES = ("float32", "bfloat16"), ("forward", "backward")
 TPU_TOPOLOGIES = {"v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
 ROOFLINE_NAMES = {"v5e": "TPU v5e", "v5p": "TPU v5p", "v6e": "TPU v6e", "h200": "NVIDIA H200"}
 
@@ -69,12 +70,25 @@ def main(argv: list[str] | None = None) -> int:
     if unknown or ("h200" in targets and len(targets) > 1):
         print(f"aot: targets {targets}: choose some of v5e, v5p, v6e, or h200 alone", file=sys.stderr)
         return 2
+    mistake = _mistake(args)
+    if mistake:
+        print(f"aot: {mistake}", file=sys.stderr)
+        return 2
     with tempfile.TemporaryDirectory() as temporary:
         dumps = args.keep_dumps or Path(temporary)
         dumps.mkdir(parents=True, exist_ok=True)
         _prepare_environment("h200" in targets, dumps)
+        from kernels.selective_scan import arg_specs
+
+        groups = {"benchmark": arg_specs.BENCHMARK, "contract": arg_specs.CONTRACT}
+        groups["all"] = (*arg_specs.CONTRACT, *arg_specs.BENCHMARK)
         try:
-            rows = [row for target in targets for row in _compile_all(target, args, dumps)]
+            specs = groups.get(args.specs) or [arg_specs.named(name) for name in args.specs.split(",")]
+        except KeyError as error:
+            print(f"aot: {error.args[0]}", file=sys.stderr)
+            return 2
+        try:
+            rows = [row for target in targets for row in _compile_all(target, specs, args, dumps)]
         except (RuntimeError, ModuleNotFoundError) as error:
             first = str(error).splitlines()[0]
             print(f"aot: no compiler for {args.target} in this environment ({first}); see --help", file=sys.stderr)
@@ -85,6 +99,16 @@ def main(argv: list[str] | None = None) -> int:
         part.write_text(json.dumps(rows, indent=1) + "\n")
         part.replace(args.out)
     return 1 if any("error" in row for row in rows) else 0
+
+
+def _mistake(args) -> str | None:
+    """What is wrong with --dtypes or --modes, or None."""
+    asked = {"modes": (args.modes, MODES), "dtypes": (args.dtypes, DTYPES)}
+    for flag, (given, known) in asked.items():
+        unknown = [name for name in given.split(",") if name not in known]
+        if unknown:
+            return f"--{flag} {','.join(unknown)}: choose some of {', '.join(known)}"
+    return None
 
 
 def _prepare_environment(gpu: bool, dumps: Path) -> None:
@@ -101,13 +125,13 @@ def _prepare_environment(gpu: bool, dumps: Path) -> None:
         )
 
 
-def _compile_all(target: str, args, dumps: Path) -> list[dict]:
+def _compile_all(target: str, specs, args, dumps: Path) -> list[dict]:
     import jax
     import numpy as np
     from jax.experimental import topologies
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-    from kernels.selective_scan import arg_specs, roofline
+    from kernels.selective_scan import roofline
 
     if target == "h200":
         topology = topologies.get_topology_desc(
@@ -116,8 +140,6 @@ def _compile_all(target: str, args, dumps: Path) -> list[dict]:
     else:
         topology = topologies.get_topology_desc(platform="tpu", topology_name=TPU_TOPOLOGIES[target])
     sharding = NamedSharding(Mesh(np.array(topology.devices[:1]), ("x",)), PartitionSpec())
-    groups = {"benchmark": arg_specs.BENCHMARK, "contract": arg_specs.CONTRACT, "all": arg_specs.CONTRACT + arg_specs.BENCHMARK}
-    specs = groups.get(args.specs) or [arg_specs.named(n) for n in args.specs.split(",")]
     rows = []
     for spec in specs:
         for dtype in args.dtypes.split(","):

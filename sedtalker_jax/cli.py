@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sedtalker_jax import comparison_cli, diarize_cli, editing_cli, study_cli, style_cli
-from sedtalker_jax.errors import UserError, exit_code
+from sedtalker_jax.errors import UserError, about, exit_code
 from sedtalker_jax.outputs import ANIMATION_SUFFIXES, check_output, check_size, write_animation
 from sedtalker_jax.shared_flags import add_embedding, add_subject, given_embedding, given_subject
 
@@ -154,7 +154,8 @@ def run_animate(arguments: argparse.Namespace) -> None:
     model = SEDTalker.load(arguments.checkpoint)
     track = _given_track(arguments, model.labels, duration)
     options = dict(template=arguments.template, subject=subject, given_embedding=embedding)
-    animation = model.animate(waveform, track, **options)
+    with about(arguments.audio):
+        animation = model.animate(waveform, track, **options)
     for target in targets:
         write_animation(target, animation, waveform, size=arguments.size)
         print(f"{target}: {len(animation.vertices)} frames at {animation.fps:g} fps, {duration:.2f} s")

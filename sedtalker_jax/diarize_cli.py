@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from sedtalker_jax.errors import UserError
+from sedtalker_jax.errors import UserError, about
 from sedtalker_jax.folders import files_below
 from sedtalker_jax.outputs import TRACK_SUFFIXES, check_output
 from sedtalker_jax.shared_flags import add_embedding, given_embedding
@@ -130,7 +130,7 @@ def _diarize_one(file: pathlib.Path, arguments: argparse.Namespace, saving: dict
 
     target = check_output(arguments.out, TRACK_SUFFIXES) if arguments.out else None
     embedding = given_embedding(arguments)
-    with store_audio(file) as waveform:
+    with about(file), store_audio(file) as waveform:
         track = _load(arguments.checkpoint).diarize(waveform, given_embedding=embedding)
     if target is not None:
         track.save(target, name=file.stem, **saving)
@@ -169,11 +169,12 @@ def _diarize_file(model: SEDTalker, file: pathlib.Path, target: pathlib.Path, sa
     from sedtalker_jax.speech import store_audio
 
     try:
-        embedding = given_embeddings.given_embedding(embeddings, file.stem) if embeddings else None
-        with store_audio(file) as waveform:
-            model.diarize(waveform, given_embedding=embedding).save(target, name=file.stem, **saving)
+        with about(file):
+            embedding = given_embeddings.given_embedding(embeddings, file.stem) if embeddings else None
+            with store_audio(file) as waveform:
+                model.diarize(waveform, given_embedding=embedding).save(target, name=file.stem, **saving)
     except UserError as error:
-        return str(error) if str(file) in str(error) else f"{file}: {error}"
+        return str(error)
     return ""
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sedtalker_jax.emotion.labels import CANONICAL
-from sedtalker_jax.errors import UserError
+from sedtalker_jax.errors import UserError, about
 from sedtalker_jax.outputs import ANIMATION_SUFFIXES, TRACK_SUFFIXES, check_output, check_size, write_animation
 from sedtalker_jax.shared_flags import add_embedding, add_subject, given_embedding, given_subject
 
@@ -168,7 +168,8 @@ def run(arguments: argparse.Namespace) -> None:
     model = SEDTalker.load(arguments.checkpoint)
     dictionary = model.edit_dictionary
     schedule = schedule.check(dictionary.labels, len(waveform) / 16_000)
-    edited = edit(model, waveform, schedule, given_embedding=embedding)
+    with about(arguments.audio):
+        edited = edit(model, waveform, schedule, given_embedding=embedding)
     if line := edited.describe():
         print(line)
     if targets:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import sys
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 UNREADABLE_ARRAYS = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error)
 """What numpy.load and the use of its result raise on a damaged .npy or .npz file, one of another kind, or a foreign one."""
@@ -17,6 +19,17 @@ class UserError(Exception):
 
     Commands print the message without a traceback and exit with 2.
     """
+
+
+@contextlib.contextmanager
+def about(path: str | os.PathLike) -> Iterator[None]:
+    """Puts the file that a user's mistake is about in front of its message, where it is not named."""
+    try:
+        yield
+    except UserError as error:
+        if str(path) in str(error):
+            raise
+        raise UserError(f"{path}: {error}") from error
 
 
 def exit_code(command: Callable[[], object]) -> int:

@@ -70,9 +70,9 @@ def _timed(configs, spec, implementation, backward: bool, rounds: int) -> list[t
 
         try:
             run = jax.jit(jax.grad(loss) if backward else forward).lower(arrays).compile()
-        except ValueError:  # a candidate that the kernel does not support
+            jax.block_until_ready(run(arrays))
+        except (ValueError, jax.errors.JaxRuntimeError):  # not supported, not compiled, or out of memory
             continue
-        jax.block_until_ready(run(arrays))
         compiled[config] = run
     times = {config: [] for config in compiled}
     for _ in range(rounds):

@@ -65,6 +65,10 @@ def main(argv: list[str] | None = None) -> list[dict]:
         for name in args.implementations.split(","):
             if name not in ("default", *IMPLEMENTATIONS, *BASELINES):
                 raise KeyError(f"no contestant {name!r}; known: {', '.join(('default', *IMPLEMENTATIONS, *BASELINES))}")
+        for given, known in ((args.modes, MODES), (args.dtypes, ("float32", "bfloat16"))):
+            for name in given.split(","):
+                if name not in known:
+                    raise KeyError(f"no mode or dtype {name!r}; known: {', '.join(known)}")
     except KeyError as error:
         print(f"benchmark: {error.args[0]}", file=sys.stderr)
         raise SystemExit(2) from None

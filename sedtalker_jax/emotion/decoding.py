@@ -18,7 +18,7 @@ from sedtalker_jax.errors import UserError
 # Posteriors that underflowed to zero would forbid a class for good; this floor makes one frame worth 14 nats at most.
 _PROBABILITY_FLOOR = 1e-6
 
-SHARPNESS = 2.0
+SHARPNESS = 1.25
 """Exponent that makes an activation from a posterior; the animator is trained with the same value."""
 
 

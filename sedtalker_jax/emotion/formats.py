@@ -135,7 +135,7 @@ def read_segments(path: str | os.PathLike) -> list[Segment]:
     text = read_text(source)
     try:
         segments = reader(text)
-    except (ValueError, KeyError, IndexError, TypeError, csv.Error) as error:
+    except (ValueError, KeyError, IndexError, TypeError, ArithmeticError, csv.Error) as error:
         raise UserError(f"{source}: not a readable {source.suffix} emotion track ({error}); write it again") from error
     for segment in segments:
         if not (math.isfinite(segment.start) and math.isfinite(segment.end) and segment.end > segment.start >= 0):
@@ -192,11 +192,19 @@ def _parse_rttm(text: str) -> list[Segment]:
     return next(iter(recordings.values()), [])
 
 
+# NIST's other object types: who speaks and what is said, of which an emotion track says nothing.
+_OTHER_RTTM_TYPES = frozenset(
+    "SPKR-INFO NOSCORE NO_RT_METADATA SEGMENT LEXEME NON-LEX NON-SPEECH FILLER EDIT IP SU CB A/P".split()
+)
+
+
 def _rttm_recordings(text: str) -> dict[str, list[Segment]]:
     recordings: dict[str, list[Segment]] = {}
     for line in text.splitlines():
         fields = line.split()
         if not fields or fields[0].startswith(";"):
+            continue
+        if fields[0] in _OTHER_RTTM_TYPES:
             continue
         if fields[0] != "SPEAKER" or len(fields) < 8:
             raise ValueError(f"line '{line[:60]}' is not a SPEAKER line")
@@ -271,6 +279,8 @@ def _parse_audacity(text: str) -> list[Segment]:
         if not line.strip() or line.startswith("\\"):
             continue
         start, end, label = line.split("\t")
+        if not label.strip() or float(start) == float(end):
+            continue  # a gap, or a label at a point in time, which no frame belongs to
         match = re.fullmatch(r"(.*\S)\s+([01](?:\.\d+)?)", label.strip())
         name, intensity = (match[1], float(match[2])) if match else (label.strip(), math.nan)
         segments.append(Segment(float(start), float(end), name, intensity))

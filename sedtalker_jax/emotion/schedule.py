@@ -115,7 +115,7 @@ class EditSchedule:
                 result += _edits_of(entry, words)
             except UserError as error:
                 raise UserError(f"edit {number}: {error}") from error
-            except (TypeError, ValueError) as error:
+            except (TypeError, ValueError, ArithmeticError) as error:
                 raise UserError(f"edit {number}: malformed ({error})") from error
         return cls(tuple(result))
 

@@ -138,6 +138,8 @@ class EmotionKeys:
     def __post_init__(self):
         if self.mode not in ("override", "blend") or self.extent not in ("all", "keys"):
             raise UserError(f"keys have the mode override or blend, the extent all or keys, not {self.mode}, {self.extent}")
+        if not (isinstance(self.fade, (int, float)) and 0 <= self.fade < math.inf):
+            raise UserError(f"the fade of the keys must be seconds, not {self.fade!r}")
         if not 0 <= self.weight <= 1:
             raise UserError(f"the weight of the keys must lie in [0, 1], not {self.weight}")
         if self.extent == "keys" and len(self.curve.times) < 2:

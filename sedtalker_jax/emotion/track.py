@@ -25,6 +25,9 @@ SPEECH_FRAME_RATE = 50.0
 SPEECH_START = 200 / 16_000
 """Seconds: the centre of the encoders' first frame, whose window is 400 samples at 16 kHz."""
 
+LARGEST_FRAME_RATE, MOST_FRAMES = 1_000.0, 10**8
+"""Of a track from segments: beyond, a file's numbers are mistaken. 10^8 frames at 50 Hz are three weeks."""
+
 
 class TrackSamples(NamedTuple):
     """A track read at given times: probabilities [F, K], intensity [F], activation [F, K-1] in the order of ACTIVE."""
@@ -101,8 +104,11 @@ class EmotionTrack:
           fill: the label of time that no segment covers, with intensity 0 when it is neutral and unknown otherwise.
 
         Raises:
-          UserError: labels that are not known, overlapping segments, nothing to cover.
+          UserError: labels that are not known, overlapping segments, nothing to cover, an impossible frame rate or start.
         """
+        if not (0 < frame_rate <= LARGEST_FRAME_RATE and math.isfinite(start)):
+            wanted = f"above 0 and up to {LARGEST_FRAME_RATE:g}"
+            raise UserError(f"frame rate {frame_rate:g} must lie {wanted}, and start {start:g} be finite")
         rows = sorted(Segment(*row) for row in segments)
         end = float(duration) if duration is not None else max((row.end for row in rows), default=0.0)
         # Of a recording, the last centre keeps the same distance from the end as the first one from 0: on the encoders' grid
@@ -110,6 +116,8 @@ class EmotionTrack:
         # every centre inside them counts. At least one frame, so that a very short recording has a track.
         margin = min(max(start, 0.0), 1.0 / frame_rate) if duration is not None else 0.0
         num_frames = max(1, int(math.floor((end - start - margin) * frame_rate + 1e-6)) + 1) if end > 0 else 0
+        if num_frames > MOST_FRAMES:
+            raise UserError(f"a track of {end:g} s at {frame_rate:g} frames per second is longer than any recording")
         if num_frames == 0:
             raise UserError("no emotion segments and no duration: there is nothing to put on a track")
         for before, after in zip(rows, rows[1:], strict=False):
@@ -346,7 +354,7 @@ class EmotionTrack:
             )
         except UserError as error:
             raise UserError(f"{source}: {error}") from error
-        except (KeyError, ValueError, TypeError) as error:
+        except (KeyError, ValueError, TypeError, ArithmeticError) as error:
             raise UserError(f"{source}: not a readable emotion track ({error}); write it again") from error
 
     def _save_npz(self, target: Path) -> None:

@@ -23,8 +23,9 @@ class Window:
 def split(num_samples: int, window_s: float, overlap_s: float, fps: float) -> list[Window]:
     """Windows that cover a recording, each of at most `window_s` seconds, neighbours sharing `overlap_s`.
 
-    A recording that fits into one window is one window. Starts lie where speech frames and animation frames coincide, so that
-    the grids of all windows are parts of one grid.
+    A recording that fits into one window is one window. Starts lie where speech frames and, of an integer frame rate,
+    animation frames coincide, so that the grids of all windows are parts of one grid. Of other rates a window's frames lie up
+    to half a frame beside the whole's.
 
     Args:
       num_samples: length of the recording at 16 kHz.
@@ -46,7 +47,7 @@ def stitch(pieces: Sequence[Float[np.ndarray, "L *c"]], starts: Sequence[int], t
     Args:
       pieces: results of the windows, first axis time.
       starts: index of each piece's first frame in the whole.
-      total: frames in the whole; every one must be covered.
+      total: frames in the whole. Where rounding left the last ones without a piece, the last covered one is held.
     """
     if len(pieces) == 1:
         return np.asarray(pieces[0][:total])
@@ -64,4 +65,7 @@ def stitch(pieces: Sequence[Float[np.ndarray, "L *c"]], starts: Sequence[int], t
         ramp = ramp.reshape(-1, *weight.shape[1:])
         result[start : start + length] += np.asarray(piece[:length], np.float64) * ramp
         weight[start : start + length] += ramp
-    return (result / np.maximum(weight, 1e-12)).astype(np.asarray(pieces[0]).dtype)
+    covered = int(np.flatnonzero(weight)[-1]) + 1
+    result[:covered] /= weight[:covered]
+    result[covered:] = result[covered - 1]
+    return result.astype(np.asarray(pieces[0]).dtype)

@@ -11,12 +11,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from sedtalker_jax.emotion.decoding import SHARPNESS
 from sedtalker_jax.precision import Precision
 from sedtalker_jax.randomness import ExampleKeys, fold
 
 
 def activation(
-    logits: Float[Array, "*b K"], intensity: Float[Array, "*b"], *, temperature: jax.Array | float = 1.0, sharpness: float = 4.0
+    logits: Float[Array, "*b K"],
+    intensity: Float[Array, "*b"],
+    *,
+    temperature: jax.Array | float = 1.0,
+    sharpness: float = SHARPNESS,
 ) -> Float[Array, "*b K-1"]:
     """Strength of every non-neutral emotion: sharpened calibrated posterior times intensity.
 

@@ -24,6 +24,7 @@ from sedtalker_jax.axes import (
     num_speech_frames,
     speech_frame_times,
 )
+from sedtalker_jax.emotion.decoding import SHARPNESS
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.models.acoustics import AcousticsConfig, acoustic_features
 from sedtalker_jax.models.animator import Animator, AnimatorConfig, AnimatorState
@@ -56,7 +57,7 @@ class SEDTalkerConfig:
     animator: AnimatorConfig | None
     acoustics: AcousticsConfig | None = None
     precision: Precision = Precision()
-    sharpness: float = 4.0
+    sharpness: float = SHARPNESS
     content_encoder: SpeechEncoderConfig | None = None
     style_residual: bool = True
 

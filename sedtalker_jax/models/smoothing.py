@@ -65,7 +65,7 @@ class TemporalSmoothing(nn.Module):
         # Stored as the difference from the start, so that weight decay pulls towards it and not towards the widest mean.
         change = self.param("log_weight", nn.initializers.zeros, (len(offsets), channels), self.precision.params)
         start = gaussian_logits(channels, offsets.astype(float), *self.deviations)
-        weights = jax.nn.softmax(change.astype(self.precision.statistics) + start, axis=0).astype(x.dtype)
+        weights = jax.nn.softmax(change.astype(self.precision.statistics) + start, axis=0)
         present = mask[..., None].astype(x.dtype)
         values = jnp.where(mask[..., None], x, jnp.zeros((), x.dtype))
         if state is None:
@@ -73,12 +73,12 @@ class TemporalSmoothing(nn.Module):
             values, counted = jnp.pad(values, pad), jnp.pad(present, pad)
         else:
             values, counted = after_past(state.values, values), after_past(state.present, present)
-        total = weight = jnp.zeros((), x.dtype)
+        total = weight = jnp.zeros((), weights.dtype)
         for tap in range(len(offsets)):
             total = total + weights[tap] * values[:, tap : tap + length]
             weight = weight + weights[tap] * counted[:, tap : tap + length]
         # Only steps of padding can lack every neighbour.
-        y = total / jnp.maximum(weight, 1e-6)
+        y = (total / jnp.maximum(weight, 1e-6)).astype(x.dtype)
         return y if state is None else (y, SmoothingState(last_steps(values, mask), last_steps(counted, mask)))
 
     @nn.nowrap

@@ -6,6 +6,7 @@ This module needs numpy, soundfile, soxr and av only; data workers import it wit
 from __future__ import annotations
 
 import io
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -27,6 +28,7 @@ Encoded = UInt8[np.ndarray, "N"]
 MINIMUM_SAMPLES = 400
 """Samples at 16 kHz of one speech frame (axes.FRAME_WINDOW): a shorter waveform has no frame at all."""
 
+_LOGGER = logging.getLogger(__name__)
 _MINIMUM_SECONDS = MINIMUM_SAMPLES / 16_000
 _NORMALISATION_EPSILON = 1e-7
 # Rates outside are damaged headers, not recordings; resampling from 1 Hz would ask for terabytes.
@@ -41,7 +43,8 @@ def load_audio(path: str | os.PathLike, sample_rate: int = 16_000) -> Waveform:
 
     WAV, FLAC, MP3, Ogg, AIFF and the like are read by libsndfile, everything else that holds sound (MP4, M4A, WebM, MOV)
     by FFmpeg. Channels are averaged. Full scale is [-1, 1]; float files that exceed it are left as they are. A file whose
-    end is missing gives what can be decoded. Decoding goes block by block, so memory is that of the result.
+    end is missing gives what can be decoded; damaged packets amid those that FFmpeg decodes are heard as silence, and a warning
+    is logged. Decoding goes block by block, so memory is that of the result.
 
     Raises:
         UserError: there is no such file, it is a folder, empty, not audio, damaged, has no channels, holds samples that are
@@ -163,7 +166,8 @@ def _open_with_libsndfile(path: Path) -> tuple[Iterator[SoundBlock], int]:
 
 def _open_with_ffmpeg(path: Path) -> tuple[Iterator[SoundBlock], int]:
     # Playlists can name other files and hosts: only this file may be opened.
-    container = av.open(str(path.absolute()), options={"protocol_whitelist": "file"})
+    # Tags in another encoding than UTF-8 are no reason to refuse the sound.
+    container = av.open(str(path.absolute()), options={"protocol_whitelist": "file"}, metadata_errors="ignore")
     if not container.streams.audio:
         container.close()
         raise ValueError("no sound track")
@@ -176,15 +180,36 @@ def _open_with_ffmpeg(path: Path) -> tuple[Iterator[SoundBlock], int]:
     def blocks() -> Iterator[np.ndarray]:
         # Planar floats of the same rate and layout: only the sample format changes.
         to_float = av.AudioResampler(format="fltp")
+        damaged = 0
         with container:
-            try:
-                for frame in container.decode(stream):
-                    for converted in to_float.resample(frame):
-                        yield converted.to_ndarray().T
-            except av.FFmpegError:
-                return  # The end of a cut file: what was decoded so far counts.
+            for frame in _frames(container, stream):
+                if frame is None:
+                    damaged += 1
+                    continue
+                if damaged:  # a packet holds one frame: what follows must not come early
+                    missing, damaged = damaged * frame.samples, 0
+                    _LOGGER.warning("%s: %.2f s of its sound are damaged and heard as silence", path, missing / native_rate)
+                    yield np.zeros((missing, len(frame.layout.channels)), np.float32)
+                for converted in to_float.resample(frame):
+                    yield converted.to_ndarray().T
 
     return blocks(), native_rate
+
+
+def _frames(container: av.container.InputContainer, stream: av.AudioStream) -> Iterator[av.AudioFrame | None]:
+    """The frames of a stream, None for a packet that can't be decoded. A cut file ends where its packets do."""
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.FFmpegError:
+            return
+        if packet is None:
+            return
+        try:
+            yield from packet.decode()
+        except av.FFmpegError:
+            yield None
 
 
 def _read(path: Path, sample_rate: int, collect: Callable[[Iterator[Waveform]], _Whole]) -> _Whole:

@@ -182,6 +182,8 @@ class SpeechEncoderConfig:
             return cls.from_hf(values, **changes)
         except UserError as error:
             raise UserError(f"{directory}: {error}") from None
+        except (TypeError, ValueError, ArithmeticError) as error:
+            raise UserError(f"{directory}: config.json holds a value of the wrong kind ({error})") from None
 
     def to_hf(self) -> dict[str, Any]:
         """The contents of a config.json that transformers reads."""

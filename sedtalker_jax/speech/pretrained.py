@@ -128,13 +128,10 @@ def save_pretrained_encoder(directory: str | os.PathLike, config: SpeechEncoderC
     The folder appears whole or not at all.
 
     Raises:
-      UserError: the folder exists and is not empty.
+      UserError: the folder exists and is not empty, or can't be made.
     """
     directory = Path(directory)
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise UserError(f"{directory}: exists and is not an empty folder; give another one")
-    directory.absolute().parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.absolute().parent))
+    temporary = _folder_beside(directory)
     try:
         temporary.chmod(0o755)
         preprocessor = dict(
@@ -159,6 +156,17 @@ def save_pretrained_encoder(directory: str | os.PathLike, config: SpeechEncoderC
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _folder_beside(directory: Path) -> Path:
+    """A new folder that can become `directory`, which must not exist or be empty."""
+    try:
+        if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+            raise UserError(f"{directory}: exists and is not an empty folder; give another one")
+        directory.absolute().parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.absolute().parent))
+    except OSError as error:
+        raise UserError(f"{directory}: can't be written ({error.strerror}); give another folder") from None
+
+
 def convert(source: str | os.PathLike, out: str | os.PathLike) -> SpeechEncoderConfig:
     """Any checkpoint that `load_pretrained_encoder` reads -> a clean Hugging Face folder of the bare encoder.
 
@@ -168,8 +176,7 @@ def convert(source: str | os.PathLike, out: str | os.PathLike) -> SpeechEncoderC
     Raises:
       UserError: as `load_pretrained_encoder` and `save_pretrained_encoder`.
     """
-    if Path(out).exists() and any(Path(out).iterdir() if Path(out).is_dir() else [out]):
-        raise UserError(f"{out}: exists and is not an empty folder; give another one")
+    _folder_beside(Path(out)).rmdir()  # loading may take minutes, and would be in vain
     encoder, params = load_pretrained_encoder(source)
     save_pretrained_encoder(out, encoder.config, params)
     return encoder.config

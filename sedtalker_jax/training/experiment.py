@@ -24,6 +24,7 @@ from sedtalker_jax.data.given_embeddings import given_embedding_size
 from sedtalker_jax.data.mixing import merge_manifests, open_records, record_identity, spread
 from sedtalker_jax.data.pipeline import Batch
 from sedtalker_jax.data.records import read_manifest
+from sedtalker_jax.emotion.decoding import SHARPNESS
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.face.space import FaceSpace
 from sedtalker_jax.models.acoustics import AcousticsConfig
@@ -67,7 +68,7 @@ def model_config(config: ConfigDict | dict[str, Any], codec_sizes: dict[str, int
         animator=animator and AnimatorConfig(backbone=_backbone(animator), **codec_sizes, **animator),
         acoustics=acoustics and AcousticsConfig(**acoustics),
         precision=Precision(**plain.get("precision", {})),
-        sharpness=plain.get("sharpness", 4.0),
+        sharpness=plain.get("sharpness", SHARPNESS),
         content_encoder=None if content_encoder is None else SpeechEncoderConfig(**_tuples(content_encoder)),
         style_residual=plain.get("style_residual", True),
     )

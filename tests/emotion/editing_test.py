@@ -274,6 +274,7 @@ def test_schedules_by_word():
         ({"emotion": "happy", "alpha": 1, "keys": [[0, 1]]}, 'either "alpha" or "keys"'),
         ({"emotion": "happy", "alpha": "much"}, "malformed"),
         ({"emotion": "happy", "alpha": 50}, "between -5 and 5"),
+        ({"emotion": "happy", "alpha": 10**400}, "malformed"),
         ({"emotion": "happy", "alpha": 1, "strat": 2}, "unknown key strat"),
         ({"emotion": "happy", "alpha": 1, "from": 1}, '"from" is an emotion by name'),
         ({"emotion": "happy", "alpha": 1, "start": 3, "end": 2}, "start < end"),

@@ -4,10 +4,13 @@ import math
 import numpy as np
 import pytest
 
+from configs import demo, sedtalker
 from sedtalker_jax.emotion import ACTIVE, CANONICAL, EmotionTrack
 from sedtalker_jax.emotion.keyframes import KeyFrames, range_weight
 from sedtalker_jax.emotion.shaping import EmotionKeys, Shaping, ease, shape, strengths
 from sedtalker_jax.errors import UserError
+from sedtalker_jax.models.emotion_condition import activation
+from sedtalker_jax.models.sedtalker import SEDTalkerConfig
 
 HAPPY, SAD = ACTIVE.index("happy"), ACTIVE.index("sad")
 
@@ -26,9 +29,14 @@ def step_track(rate, seconds=2.0):
     return EmotionTrack(CANONICAL, p, np.ones(frames), rate, 0.0)
 
 
-def test_defaults_change_nothing():
+def test_defaults_change_nothing_and_are_those_that_the_animator_is_trained_with():
     track = make_track()
     np.testing.assert_allclose(shape(track, Shaping()), track.activation(), atol=1e-6)
+    logits = np.log(np.maximum(track.probabilities, 1e-9))
+    trained = np.asarray(activation(logits, np.nan_to_num(track.intensity, nan=1.0)))
+    np.testing.assert_allclose(track.activation(), trained, atol=1e-5)
+    for config in (demo.get_config(), sedtalker.get_config()):
+        assert config.model.get("sharpness", SEDTalkerConfig.sharpness) == Shaping().contrast == SEDTalkerConfig.sharpness
 
 
 def test_only_the_strongest_emotions_are_kept_and_not_scaled_up():
@@ -158,6 +166,7 @@ def test_keys_from_a_file(tmp_path):
         ('{"keys": [{"time": 1}], "speed": 2}', "unknown option"),
         ('{"keys": [{"time": 1}], "mode": "add"}', "override or blend"),
         ('{"keys": [{"time": 1}], "extent": "keys"}', "one key alone"),
+        ('{"keys": [{"time": 1}], "fade": "x"}', "fade of the keys must be seconds"),
     ],
 )
 def test_bad_key_files_are_explained(tmp_path, content, message):

@@ -179,6 +179,18 @@ def test_short_and_utf16_textgrids_and_quotes(tmp_path):
     assert [s[:3] for s in read_segments(path)] == [(0.0, 1.0, "happy"), (2.0, 2.5, 'a "quoted" 7')]
 
 
+def test_what_other_tools_write_beside_emotions_is_passed_over(tmp_path):
+    rttm, labels = tmp_path / "a.rttm", tmp_path / "a.txt"
+    rttm.write_text(
+        ";; by hand\nSPKR-INFO a 1 <NA> <NA> <NA> unknown ann <NA> <NA>\nSPEAKER a 1 0.5 1.0 <NA> <NA> happy <NA> <NA>\n"
+        "NON-SPEECH a 1 2.0 0.5 <NA> noise <NA> <NA> <NA>\n"
+    )
+    labels.write_text("0.1\t0.1\thappy\n0.2\t0.4\t \n0.5\t1.5\thappy 0.5\n")
+    for path in (rttm, labels):
+        (segment,) = read_segments(path)
+        assert (segment.start, segment.end, segment.label) == (0.5, 1.5, "happy")
+
+
 def test_audacity_frequency_lines_are_skipped(tmp_path):
     path = tmp_path / "labels.txt"
     path.write_text("0.0\t1.0\tangry\n\\\t200.0\t3000.0\n1.0\t2.0\thappy 0.5\n")
@@ -254,6 +266,11 @@ def test_saving_replaces_whole_files_only(tmp_path, monkeypatch):
         ("l.npz", "x", "not an emotion track"),
         ("m.csv", "start,end,label\n", "nothing to put on a track"),
         ("n.csv", "start,end,label\n0,1\n", "a line ends before its label"),
+        ("o.json", '{"frame_rate": 0, "segments": [{"start": 0, "end": 1, "label": "sad"}]}', "frame rate 0 must lie above 0"),
+        ("p.json", '{"frame_rate": 1e12, "segments": [{"start": 0, "end": 1, "label": "sad"}]}', "up to 1000"),
+        ("q.json", '{"start": 1e999, "segments": [{"start": 0, "end": 1, "label": "sad"}]}', "start inf be finite"),
+        ("r.json", '{"segments": [{"start": 0, "end": 1e300, "label": "sad"}]}', "longer than any recording"),
+        ("s.json", '{"segments": [{"start": 0, "end": 1' + "0" * 400 + ', "label": "sad"}]}', "too large"),
     ],
 )
 def test_bad_files_are_explained_in_one_line(tmp_path, name, content, message):

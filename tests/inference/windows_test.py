@@ -26,6 +26,21 @@ def test_stitching_pieces_of_one_sequence_gives_it_back():
     np.testing.assert_allclose(stitch(pieces, starts, 100), whole, atol=1e-6)
 
 
+@pytest.mark.parametrize("window_s", [8.0, 12.0, 16.0, 20.0])
+def test_the_last_frames_are_held_where_rounding_leaves_them_uncovered(window_s):
+    fps, uncovered = 29.97, 0
+    for num_samples in range(int(21 * 16_000), int(60 * 16_000), 9_973):
+        windows = split(num_samples, window_s, 2.0, fps)
+        total = axes.num_animation_frames(num_samples, fps)
+        starts = [round(window.start / axes.SAMPLE_RATE * fps) for window in windows]
+        lengths = [axes.num_animation_frames(window.stop - window.start, fps) for window in windows]
+        uncovered += starts[-1] + lengths[-1] < total
+        stitched = stitch([np.ones(length, np.float32) for length in lengths], starts, total)
+        assert len(stitched) == total
+        np.testing.assert_allclose(stitched, 1.0, atol=1e-6)
+    assert uncovered
+
+
 def test_a_cross_fade_rises_steadily_from_one_piece_to_the_next():
     faded = stitch([np.zeros(40, np.float32), np.ones(40, np.float32)], [0, 30], 70)
     assert np.all(faded[:30] == 0) and np.all(faded[40:] == 1)

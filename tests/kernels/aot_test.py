@@ -75,6 +75,16 @@ def test_registers_and_spills_are_read():
     assert aot.parse_ptxas(PTXAS) == {"scan_fwd": {"registers": 79, "spill_bytes": 20, "shared_bytes": 16}}
 
 
-def test_an_unknown_target_is_refused_with_the_known_ones(capsys):
-    assert aot.main(["--target", "v2"]) == 2
-    assert "v5e, v5p, v6e" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("flags", "known"),
+    [
+        (["--target", "v2"], "v5e, v5p, v6e"),
+        (["--modes", "foward"], "foward: choose some of forward, backward"),
+        (["--dtypes", "float16"], "float16: choose some of float32, bfloat16"),
+        (["--specs", "animator_two"], "no arg spec 'animator_two'"),
+    ],
+)
+def test_mistakes_are_refused_with_what_is_known(flags, known, capsys, monkeypatch):
+    monkeypatch.setattr(aot, "_prepare_environment", lambda gpu, dumps: None)
+    assert aot.main(flags) == 2
+    assert known in capsys.readouterr().err

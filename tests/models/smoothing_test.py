@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sedtalker_jax.models.smoothing import TemporalSmoothing
+from sedtalker_jax.precision import Precision
 from tests.models.sedtalker_test import joint_batch, row, small_model
 from tests.support import random_params
 
@@ -28,6 +29,17 @@ def test_constants_pass_unchanged_and_no_peak_grows(causal):
     y = model.apply(params, x, mask)
     assert float(y.max()) < float(x.max()) and float(y.min()) > float(x.min())
     assert float(jnp.abs(jnp.diff(y, axis=1)).sum()) < float(jnp.abs(jnp.diff(x, axis=1)).sum())
+
+
+def test_half_precision_rounds_once():
+    model = TemporalSmoothing(12, (0.4, 8.0), precision=Precision("float32", "bfloat16"))
+    x = jnp.asarray(np.random.default_rng(2).normal(-1.3, 0.5, size=(1, 60, D)), jnp.bfloat16)
+    mask = jnp.ones((1, 60), bool)
+    params = model.init(jax.random.key(0), x, mask)
+    exact = TemporalSmoothing(12, (0.4, 8.0)).apply(params, x.astype(jnp.float32), mask)
+    found = model.apply(params, x, mask)
+    assert found.dtype == jnp.bfloat16
+    assert jnp.all(found == exact.astype(jnp.bfloat16))
 
 
 @pytest.mark.parametrize("causal", [False, True])

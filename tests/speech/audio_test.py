@@ -97,6 +97,43 @@ def test_a_cut_file_gives_what_it_has(tmp_path, suffix):
     np.testing.assert_allclose(waveform[:20_000], noise[:20_000], atol=1e-4)
 
 
+def encode(path, sound, rate=16_000, codec="aac", title=None):
+    """Writes mono sound through FFmpeg."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate, layout="mono")
+        if title:
+            container.metadata["title"] = title
+        frame = av.AudioFrame.from_ndarray(sound[None].astype(np.float32), format="fltp", layout="mono")
+        frame.rate = rate
+        for packet in (*stream.encode(frame), *stream.encode(None)):
+            container.mux(packet)
+
+
+def test_damage_in_the_middle_is_silence_and_what_follows_keeps_its_time(tmp_path, caplog):
+    path = tmp_path / "call.m4a"
+    time = np.arange(20 * 16_000) / 16_000
+    encode(path, 0.3 * np.sin(2 * np.pi * 220 * time) * (np.sin(2 * np.pi * 0.9 * time) > 0))
+    whole = load_audio(path)
+    content = bytearray(path.read_bytes())
+    start = content.index(b"mdat") + len(content) // 4
+    content[start : start + 300] = bytes(np.random.default_rng(0).integers(0, 256, 300, dtype=np.uint8))
+    path.write_bytes(content)
+    damaged = load_audio(path)
+    assert abs(len(damaged) - len(whole)) < 1_024 + 400
+    late = slice(12 * 16_000, 19 * 16_000)
+    assert np.corrcoef(np.abs(damaged[late]), np.abs(whole[late]))[0, 1] > 0.95
+    assert "call.m4a" in caplog.text and "heard as silence" in caplog.text
+
+
+def test_tags_in_another_encoding_are_no_obstacle(tmp_path):
+    path = tmp_path / "song.mka"
+    encode(path, tone(32_000), title="Koeln1")
+    content = path.read_bytes()
+    assert content.count(b"Koeln1") == 1
+    path.write_bytes(content.replace(b"Koeln1", b"K\xf6eln1"))
+    assert len(load_audio(path)) > 15_000
+
+
 def bad_files(folder):
     good = folder / "good.wav"
     soundfile.write(good, tone(16_000), 16_000)

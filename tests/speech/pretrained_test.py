@@ -285,6 +285,27 @@ def test_models_that_are_not_supported_are_refused(change):
         SpeechEncoderConfig.from_hf({"model_type": "wav2vec2"} | change)
 
 
+@pytest.mark.parametrize(
+    "change", [{"hidden_size": "16"}, {"conv_dim": 5}, {"num_attention_heads": 0}, {"num_conv_pos_embedding_groups": 0}]
+)
+def test_values_of_the_wrong_kind_are_refused(tmp_path, change):
+    directory, _ = saved(tmp_path, "wav2vec2-base")
+    values = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(values | change))
+    with pytest.raises(UserError, match="model: .*config"):
+        load_pretrained_encoder(directory)
+
+
+def test_a_place_that_cannot_be_written_is_named_before_anything_is_read(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file" / "encoder", "/proc/encoder"):
+        with pytest.raises(UserError, match="encoder: can't be written"):
+            convert(tmp_path / "nowhere", out)
+    with pytest.raises(UserError, match="nowhere: no such folder"):
+        convert(tmp_path / "nowhere", tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+
+
 def test_preprocessor_decides_normalisation(tmp_path):
     for wanted in (True, False):
         config = small_config("wav2vec2-base", normalise_input=wanted)

@@ -1,5 +1,6 @@
 """The autotuner times what differs, fastest first."""
 
+import jax
 import pytest
 
 from kernels.selective_scan import ScanConfig, autotune
@@ -35,6 +36,22 @@ def test_the_fastest_comes_first(monkeypatch):
     assert [config.unroll for _, config in found].count(2) == 1
     assert 0 < found[0][0] <= found[1][0] <= found[2][0]
     assert autotune.described(ScanConfig(chunk=8, unroll=2)) == {"chunk": 8, "unroll": 2}
+
+
+def test_a_candidate_that_the_device_refuses_is_left_out(monkeypatch):
+    monkeypatch.setattr(autotune, "CHUNKS", (8, 16))
+    monkeypatch.setattr(autotune, "TIME_SPLITS", (1,))
+    monkeypatch.setattr(autotune, "UNROLLS", (2,))
+    scan = autotune.selective_scan
+
+    def refusing(*args, config, **options):
+        if config.chunk == 16:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+        return scan(*args, config=config, **options)
+
+    monkeypatch.setattr(autotune, "selective_scan", refusing)
+    found = autotune.autotune(ArgSpec("short", 1, 20, 4, 2), "chunked", backward=False, rounds=1)
+    assert {config.chunk for _, config in found} == {8}
 
 
 def test_no_candidate_that_runs_is_an_error():
