@@ -116,14 +116,14 @@ def base() -> ConfigDict:
     config.optim = ConfigDict(
         dict(
             name="adamw",
-            learning_rate=2.5e-3,
+            learning_rate=6e-3,
             warmup_steps=80,
             final_fraction=0.02,
             weight_decay=0.02,
             beta1=0.9,
             beta2=0.98,
             clip_norm=1.0,
-            ema_decay=0.995,
+            ema_decay=0.99,
         )
     )
     config.checkpoint = ConfigDict(dict(every_steps=300, keep=2, keep_every_steps=0))
