@@ -44,7 +44,7 @@ SIZES = {
 }
 """D, and the hidden width of the feed-forward networks over D, at which the arms are equally large."""
 
-RATES = (1.25e-3, 2.5e-3, 5e-3)
+RATES = (3e-3, 6e-3, 1.2e-2)
 """Learning rates of the search; the middle one is the default of the world's configs."""
 
 SEARCH_STEPS = 200
