@@ -25,6 +25,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model.encoder.update(conv_dim=(32, 64), hidden_size=64, intermediate_size=128)
     for part in (config.model.diarizer, config.model.animator):
         part.backbone.update(width=128)
+    # Ten times as many steps as the demo's: a smaller rate, a longer average, and lips that need no more weight.
+    config.loss.lips = 2.0
     config.optim.update(learning_rate=2e-3, warmup_steps=200, ema_decay=0.999)
     config.checkpoint.every_steps = 1_000
     world_experiment.apply_variant(config, arg)

@@ -100,7 +100,7 @@ def base() -> ConfigDict:
             intensity=6.0,
             boundary=0.1,
             vertices=0.5,
-            lips=2.0,
+            lips=3.0,
             upper_face=0.5,
             velocity=0.3,
             upper_face_velocity=0.3,
