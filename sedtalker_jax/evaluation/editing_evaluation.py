@@ -31,6 +31,7 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from sedtalker_jax import axes
+from sedtalker_jax.data.mixing import spread
 from sedtalker_jax.data.records import FACE_SPACE, RecordReader
 from sedtalker_jax.data.world.oracle import FaceOracle
 from sedtalker_jax.data.world.oracle import edited as edited_activation
@@ -133,7 +134,10 @@ class EditingEvaluation:
         self.lips = self.truth.regions["lips"]
 
     def clip(self, record: Mapping[str, Any], target: str) -> dict[str, ClipScores]:
-        """Scores of every system on one clip."""
+        """Scores of every system on one clip; empty where an edit would not change the true face.
+
+        A face can show another emotion than its voice has, and nothing of the one that the edit starts from.
+        """
         model, waveform = self.model, record["waveform"]
         face = model.template(self.truth.template(record["template"]))
         heard = model.hear(waveform)
@@ -141,11 +145,16 @@ class EditingEvaluation:
         vertices = model.codec.vertices(face.vertices, unedited)
         source = clip_emotion(record)
         true = self._true(record, EditSchedule(()))[: len(vertices)]
-        result = {}
-        for system, start in ((FROM_SOURCE, source), (TARGET_ONLY, None)):
-            edited_truth = self._true(record, EditSchedule((Edit(target, self.strength[target], start),)))[: len(vertices)]
-            result[system] = self._scores(record, target, start, heard, unedited, face, (true, edited_truth))
-        return result
+        starts, edited = {FROM_SOURCE: source, TARGET_ONLY: None}, {}
+        for system, start in starts.items():
+            schedule = EditSchedule((Edit(target, self.strength[target], start),))
+            edited[system] = self._true(record, schedule)[: len(vertices)]
+            if np.array_equal(edited[system], true):
+                return {}
+        return {
+            system: self._scores(record, target, start, heard, unedited, face, (true, edited[system]))
+            for system, start in starts.items()
+        }
 
     def _true(self, record: Mapping[str, Any], schedule: EditSchedule) -> Float[np.ndarray, "F V 3"]:
         return self.oracle.render_edit(dict(record), schedule)
@@ -273,19 +282,23 @@ def evaluate_editing(
     evaluation = EditingEvaluation(model, directory)
     reader, rng = RecordReader(directory, split), np.random.default_rng(seed)
     scores: dict[str, list[ClipScores]] = {system: [] for system in SYSTEMS}
-    speakers = []
-    chosen = np.unique(np.linspace(0, len(reader) - 1, min(num_clips, len(reader))).round().astype(int))
-    for index in tqdm(chosen, desc="edit", unit="clip", mininterval=2.0):
+    speakers, unchanged = [], 0
+    for index in tqdm(spread(len(reader), num_clips), desc="edit", unit="clip", mininterval=2.0):
         record = reader[int(index)]
         named = {segment[2] for segment in record["segments"]}
         target = str(rng.choice([name for name in ACTIVE if name not in named and name in model.edit_dictionary.labels]))
-        for system, clip in evaluation.clip(record, target).items():
+        scored = evaluation.clip(record, target)
+        if not scored:
+            unchanged += 1
+            continue
+        for system, clip in scored.items():
             scores[system].append(clip)
         speakers.append(record["speaker"])
     strengths = ", ".join(f"{name} {value:.2f}" for name, value in evaluation.strength.items())
     note = (
         f"{len(speakers)} clips of {len(set(speakers))} voices of {directory} ({split}), seed {seed}, whole clips edited; "
         f"truth at alpha 1: {strengths}; 95% intervals over voices, then clips."
+        + (f" Left out: {unchanged} whose true face the edit would not change." if unchanged else "")
     )
     return score_table(scores, speakers, note)
 

@@ -1,15 +1,19 @@
 """Scores of edits on curves and embeddings whose answer is known."""
 
 import dataclasses
+import types
 
 import numpy as np
 import pytest
 
 from sedtalker_jax.emotion import EditDictionary
+from sedtalker_jax.evaluation import editing_evaluation
 from sedtalker_jax.evaluation.editing_evaluation import (
     ALPHAS,
+    SYSTEMS,
     ClipScores,
     clip_emotion,
+    evaluate_editing,
     score_table,
     step_over_median,
 )
@@ -37,6 +41,26 @@ def test_an_edit_by_the_boundary_alpha_brings_the_mean_onto_the_boundary(source)
     else:
         score = dictionary.whiten(moved) @ dictionary.pair_weights[2, 0] + dictionary.pair_biases[2, 0]
     assert score == pytest.approx(0.0, abs=1e-9)
+
+
+def test_clips_whose_true_face_an_edit_does_not_change_are_left_out_and_counted(monkeypatch):
+    good = ClipScores(ALPHAS, 1.0, 0.9, 1.0, 0.0, (1.0, 1.0), (3, 4), (4, 4), (4, 4), 0.0, 0.5)
+
+    class Evaluation:
+        strength = {"happy": 0.6}
+
+        def __init__(self, model, directory):
+            pass
+
+        def clip(self, record, target):
+            return {} if record["speaker"] == "still" else dict.fromkeys(SYSTEMS, good)
+
+    records = [{"speaker": name, "segments": [[0.0, 1.0, "sad"]]} for name in ("ann", "still", "bob")]
+    monkeypatch.setattr(editing_evaluation, "EditingEvaluation", Evaluation)
+    monkeypatch.setattr(editing_evaluation, "RecordReader", lambda directory, split: records)
+    model = types.SimpleNamespace(edit_dictionary=types.SimpleNamespace(labels=("happy", "sad")))
+    table = evaluate_editing(model, "world", num_clips=3)
+    assert "2 clips of 2 voices" in table.note and "Left out: 1 whose true face" in table.note
 
 
 def test_the_table_counts_clips_that_rise_at_every_step_and_the_worst_leak():
