@@ -25,7 +25,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model.encoder.update(conv_dim=(32, 64), hidden_size=64, intermediate_size=128)
     for part in (config.model.diarizer, config.model.animator):
         part.backbone.update(width=128)
-    # Ten times as many steps as the demo's: a smaller rate, a longer average, and lips that need no more weight.
+    # What the README's numbers were made with; the demo's own rate, average and weight have not been tried at this length.
     config.loss.lips = 2.0
     config.optim.update(learning_rate=2e-3, warmup_steps=200, ema_decay=0.999)
     config.checkpoint.every_steps = 1_000

@@ -25,6 +25,11 @@ def spread(total: int, count: int | None) -> np.ndarray:
     return np.unique(np.linspace(0, total - 1, total if count is None else min(count, total)).round().astype(int))
 
 
+def spread_records(reader: Sequence[Mapping[str, Any]], count: int | None) -> list[Mapping[str, Any]]:
+    """The records of a reader that `spread` chooses."""
+    return [reader[int(row)] for row in spread(len(reader), count)]
+
+
 class MixedReader(Sequence):
     """The records of one split of several directories, as RecordReader gives them; directories that lack it add nothing.
 

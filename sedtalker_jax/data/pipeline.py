@@ -195,8 +195,7 @@ class TrainBatches:
         epoch, position = divmod(number, self._per_epoch[0])
         bucket, rows = _epoch_batches(self._durations, self._config, epoch)[position]
         seconds = self._config.bucket_seconds[bucket]
-        # Of all processes' rows: they pad to one shape.
-        largest_fps = float(self._fps[list(rows)].max())
+        largest_fps = float(self._fps[list(rows)].max())  # of all processes' rows: they pad to one shape
         return pad_batch([self._example(epoch, row) for row in rows[self._rows]], seconds, self._codec, largest_fps)
 
     def _example(self, epoch: int, row: int) -> dict[str, Any]:

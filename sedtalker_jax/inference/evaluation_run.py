@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from sedtalker_jax import evaluation as ev
 from sedtalker_jax.data.given_embeddings import with_given_embeddings
 from sedtalker_jax.data.given_tracks import given_track
-from sedtalker_jax.data.mixing import every_record, open_records, record_identity, record_name, spread
+from sedtalker_jax.data.mixing import every_record, open_records, record_identity, record_name, spread_records
 from sedtalker_jax.data.records import read_manifest
 from sedtalker_jax.emotion import EmotionTrack
 from sedtalker_jax.errors import UserError
@@ -115,7 +115,7 @@ def evaluate(
             info |= {"split": "all", "held_out": config.data.held_out}
             records = with_given_embeddings(list(itertools.islice(every_record(held_out), max_clips)), embeddings)
         else:
-            records = _spread(_open(voices, split, embeddings), max_clips)
+            records = spread_records(_open(voices, split, embeddings), max_clips)
         predictions = predict(model, records, f"diarize {split}")
         tracks = predictions.tracks
         emotion = score_emotion(model, predictions, voices, baseline_clips=baseline_clips, workers=os.cpu_count() or 1)
@@ -132,7 +132,7 @@ def evaluate(
         example = predictions.records[_example(predictions)]
     if faces:
         shared = faces == voices and not held_out
-        moving = records if shared else _spread(_open(faces, split, embeddings), max_clips)
+        moving = records if shared else spread_records(_open(faces, split, embeddings), max_clips)
         if config.pipeline.tracks:
             heard = [given_track(config.pipeline.tracks, record, len(record["motion"])) for record in moving]
             info["tracks"] = config.pipeline.tracks
@@ -222,10 +222,6 @@ def _world(world_hash: str) -> str:
     return f", world {world_hash}" if world_hash else ""
 
 
-def _spread(reader: Sequence[Mapping[str, Any]], count: int | None) -> list[Mapping[str, Any]]:
-    return [reader[int(i)] for i in spread(len(reader), count)]
-
-
 def _heard(model: SEDTalker, record: Mapping[str, Any]) -> EmotionTrack | None:
     """The diarizer's track, or None where it can't drive this face: no diarizer, or a voice that does not tell."""
     if model.model.config.diarizer is None or record.get("condition") == "schedule":
@@ -236,7 +232,7 @@ def _heard(model: SEDTalker, record: Mapping[str, Any]) -> EmotionTrack | None:
 def calibrate(model: SEDTalker, reader: Sequence[Mapping[str, Any]], num_clips: int | None, workdir: pathlib.Path) -> None:
     """Fits the model's temperature to `num_clips` of a validation split (None: all), sets it, writes CALIBRATION."""
     model.temperature = 1.0
-    model.temperature = fit_temperature(predict(model, _spread(reader, num_clips), "diarize valid"))
+    model.temperature = fit_temperature(predict(model, spread_records(reader, num_clips), "diarize valid"))
     temporary = workdir / f"{CALIBRATION}.tmp"
     temporary.write_text(json.dumps({"temperature": model.temperature}) + "\n")
     os.replace(temporary, workdir / CALIBRATION)

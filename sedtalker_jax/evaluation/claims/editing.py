@@ -38,6 +38,7 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from sedtalker_jax import axes
+from sedtalker_jax.data.mixing import spread_records
 from sedtalker_jax.data.records import RecordReader
 from sedtalker_jax.emotion import Edit, EditDictionary, EditSchedule
 from sedtalker_jax.emotion.formats import write_text
@@ -135,7 +136,7 @@ def _fit_editor(model: SEDTalker, settings: Settings, directory: Path) -> None:
     """Temperature, boundaries, their scales and expression gain; stored, so that the other world's job finds them."""
     directory.mkdir(parents=True, exist_ok=True)
     train_split, valid = (RecordReader(settings.data, split) for split in ("train", "valid"))
-    valid_clips = spread(valid, SMOKE_CLIPS if settings.smoke else VALID_CLIPS)
+    valid_clips = spread_records(valid, SMOKE_CLIPS if settings.smoke else VALID_CLIPS)
     model.temperature = 1.0
     model.temperature = fit_temperature(predict(model, valid_clips, "calibrate"))
     write_text(directory / CALIBRATION, json.dumps({"temperature": model.temperature}) + "\n")
@@ -150,16 +151,10 @@ def _load_editor(model: SEDTalker, directory: Path) -> None:
     model.edit_dictionary = EditDictionary.load(directory / EDIT_DICTIONARY)
 
 
-def spread(reader: Sequence[Record], count: int) -> list[Record]:
-    """`count` records, or all, spread evenly over a split."""
-    chosen = np.unique(np.linspace(0, len(reader) - 1, min(count, len(reader))).round().astype(int))
-    return [reader[int(row)] for row in chosen]
-
-
 def _score_world(
     settings: Settings, seed: int, data: str, models: Mapping[str, SEDTalker], family: str, directory: Path
 ) -> None:
-    records = spread(RecordReader(data, "test"), SMOKE_CLIPS if settings.smoke else TEST_CLIPS)
+    records = spread_records(RecordReader(data, "test"), SMOKE_CLIPS if settings.smoke else TEST_CLIPS)
     scorer = EditScorer(data, models, records, seed, settings.smoke)
     rows: dict[str, list[dict[str, float]]] = {}
     for number in tqdm(range(len(records)), desc=family, unit="clip", mininterval=2.0):
@@ -196,7 +191,7 @@ class EditScorer:
         if (space.fps, space.topology) != (model.fps, model.codec.space.topology):
             raise UserError(f"{data}: faces of another rate or topology than the models'; choose another world")
         self.evaluator = ExpressionEvaluator.fit(
-            oracle, spread(RecordReader(data, "valid"), SMOKE_CLIPS if smoke else EVALUATOR_CLIPS), seed
+            oracle, spread_records(RecordReader(data, "valid"), SMOKE_CLIPS if smoke else EVALUATOR_CLIPS), seed
         )
         self.strength = mean_strength(data)
         everywhere = space.basis.reshape(space.rank, -1).astype(np.float64)
