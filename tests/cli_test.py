@@ -79,7 +79,7 @@ def test_bad_audio_gets_one_line_and_leaves_the_old_output(command, make, smoke_
     out.write_text("precious")
     assert main([command, str(bad), "--checkpoint", str(smoke_checkpoint), "--out", str(out)]) == 2
     error = one_line_error(capsys)
-    assert str(bad) in error or make in (too_short, directory)
+    assert str(bad) in error
     assert out.read_text() == "precious"
     assert not list(tmp_path.glob(".*tmp*"))
 

@@ -90,6 +90,12 @@ def test_a_malformed_schedule_gets_one_line(content, expected, edit, tmp_path, c
     assert not (tmp_path / "x.npz").exists()
 
 
+def test_a_recording_that_is_too_short_is_named(edit, tmp_path, capsys):
+    soundfile.write(tmp_path / "speech.wav", noise(0.05), 16_000, subtype="FLOAT")
+    assert edit("--happy", "1", "--out", "{tmp}/x.npz") == 2
+    assert str(tmp_path / "speech.wav") in capsys.readouterr().err
+
+
 def test_flags_belong_to_the_emotion_before_them():
     typed = [{"emotion": "happy", "alpha": "0.8", "at": "2.0-4.5"}, {"emotion": "sad", "alpha": "-0.5", "from": "fear"}]
     happy, sad = read_schedule(typed).edits

@@ -38,7 +38,7 @@ class LossConfig:
       lip_reading: squared error of a frozen lip reader's features, in units of their spread (training.motion_readers).
       consistency: squared error between the emotion that the motion shows and the one that the diarizer's heads read from the
         embedding behind it, heard or edited, in units of the strengths' mean square (training.motion_readers).
-      moe_balance: load balance of the experts.
+      moe_balance: load balance of the experts, the mean over clips and blocks with experts; 1 where the load is even.
       label_smoothing: of the category term.
     """
 
@@ -107,9 +107,9 @@ class JointObjective:
         if "face" in batch:
             weights.update(motion_weights(batch["face"], self.face))
             weights.update(reader_weights(batch["face"], self.readers))
-        parts = (self.model.config.diarizer, self.model.config.animator)
-        if any("E" in part.backbone.pattern for part in parts if part is not None and part.backbone is not None):
-            weights["moe_balance"] = sum(jnp.sum(jnp.ones_like(part["seed"], jnp.float32)) for part in batch.values())
+        balanced = self._balance_weight(batch)
+        if balanced is not None:
+            weights["moe_balance"] = balanced
         return {name: weight for name, weight in weights.items() if name in self.scales}
 
     def sums(self, params: Any, batch: Batch, step: jax.Array) -> dict[str, jax.Array]:
@@ -132,6 +132,20 @@ class JointObjective:
             sums.update(reader_sums(batch["face"], outputs["motion"], outputs["activation"], self.readers))
         sums["moe_balance"] = sum((jnp.sum(x) for x in jax.tree.leaves(sown)), start=jnp.zeros(()))
         return sums
+
+    def _balance_weight(self, batch: Batch) -> jax.Array | None:
+        """How many balance losses of a clip and a block are summed; None if no block has experts.
+
+        Of a joint model the diarizer hears the face part's own sound as well.
+        """
+        diarizer, animator = (
+            0 if half is None or half.backbone is None else half.backbone.pattern.count("E")
+            for half in (self.model.config.diarizer, self.model.config.animator)
+        )
+        if not diarizer + animator:
+            return None
+        blocks = {"speech": diarizer, "face": animator + (diarizer if "waveform" in batch.get("face", {}) else 0)}
+        return sum(jnp.sum(jnp.full_like(part["seed"], blocks[name], jnp.float32)) for name, part in batch.items())
 
     def _frame_weights(self, part):
         labelled = part["emotion"] >= 0

@@ -51,6 +51,20 @@ def test_a_wrong_or_failing_kernel_is_named_and_the_rest_goes_on(quick, tmp_path
     assert len(quick) == 4
 
 
+def test_a_problem_that_cannot_be_tuned_is_named_and_the_others_are_tuned(quick, tmp_path, monkeypatch, capsys):
+    tune = autotune.autotune
+
+    def nothing_runs(spec, implementation):
+        if spec.name == "demo":
+            raise ValueError("no configuration runs")
+        return tune(spec, implementation)
+
+    monkeypatch.setattr(autotune, "autotune", nothing_runs)
+    assert device_check.main(["--out", str(tmp_path), "--specs", "demo,cpu"]) == 1
+    assert "wrong: tuning demo\n" in capsys.readouterr().out
+    assert list(json.loads((tmp_path / "tuning.json").read_text())) == ["cpu"]
+
+
 def test_nothing_is_begun_after_the_time_and_what_is_missing_is_said(quick, tmp_path, capsys):
     assert device_check.main(["--out", str(tmp_path), "--specs", "demo", "--minutes", "0"]) == 0
     assert quick == [] and not (tmp_path / "tuning.json").exists()
