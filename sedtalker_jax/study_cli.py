@@ -69,15 +69,16 @@ def run_make(arguments: argparse.Namespace) -> None:
         if name in systems:
             raise UserError(f"--system {name} is given twice")
         systems[name] = pathlib.Path(directory)
-    questions = [name for name in arguments.questions.split(",") if name]
+    questions = list(dict.fromkeys(name for name in arguments.questions.split(",") if name))
     unknown = [name for name in questions if name not in trials.QUESTIONS]
     if unknown or not questions:
         raise UserError(f"--questions {arguments.questions}: expected some of {', '.join(trials.QUESTIONS)}")
     if arguments.catch < 0:
         raise UserError(f"--catch {arguments.catch}: must be 0 or more")
     videos = trials.find_videos(systems)
+    seconds = trials.durations(videos)
     if arguments.stretches:
-        stretches = trials.read_stretches(arguments.stretches, list(videos))
+        stretches = trials.read_stretches(arguments.stretches, seconds)
     else:
         stretches = [trials.Stretch(clip) for clip in videos]
     made = trials.make_trials(videos, stretches, questions, arguments.catch)

@@ -3,7 +3,10 @@
 Three kinds of trials. A pair shows two systems' faces on one recording, side by side and together, and asks which is better. A
 voice trial plays a stretch with the picture hidden and asks for the emotion of the voice; a face trial shows it without sound
 and asks for the emotion of the face: seen and heard together, each would colour the other. Catch trials are pairs of which one
-face speaks another recording's words: whoever prefers it does not look.
+face speaks another recording's words: whoever says that its lips fit better does not look.
+
+A pair's sound is the first system's, to which a browser keeps that system's picture aligned more strictly than the other's; so
+each system of a pair is the first in half of the clips.
 
 The page names neither systems nor clips: videos and trials have opaque names, which key.json, kept apart, translates. Sides and
 order are drawn anew for every rater, from the rater's name, in the page.
@@ -28,6 +31,8 @@ from sedtalker_jax.emotion.labels import CANONICAL
 from sedtalker_jax.errors import UserError
 
 VIDEO_SUFFIXES = (".mp4", ".webm")
+VIDEO_CODECS = ("h264", "vp8", "vp9", "av1")
+"""What every present browser plays."""
 PAGE, KEY = "page", "key.json"
 """What raters get, and what they must not see."""
 
@@ -36,6 +41,9 @@ QUESTIONS = {
     "emotion": "Whose face fits the emotion of the voice better?",
     "natural": "Which face moves more naturally?",
 }
+CATCH_QUESTION = "lips"
+"""The only one whose answer is known where a face speaks another recording's words."""
+
 VOICE, FACE = "voice", "face"
 UNSURE = "can't tell"
 
@@ -81,11 +89,38 @@ def find_videos(systems: Mapping[str, Path]) -> dict[str, dict[str, Path]]:
     return {clip: {name: videos[clip] for name, videos in found.items()} for clip in shared}
 
 
-def read_stretches(path: str | Path, clips: Sequence[str], emotions: Sequence[str] = CANONICAL) -> list[Stretch]:
-    """Reads a CSV file with columns clip, start, end and optionally voice and face (true emotions).
+def durations(videos: Mapping[str, Mapping[str, Path]]) -> dict[str, float]:
+    """clip -> seconds of its shortest video.
 
     Raises:
-      UserError: a missing column, a clip or emotion that is not known, times that are no stretch.
+      UserError: a file that is no video, or that browsers can't play.
+    """
+    return {clip: min(map(_duration, systems.values())) for clip, systems in videos.items()}
+
+
+def _duration(path: Path) -> float:
+    import av  # slow to import, and no other command of the study needs it
+
+    try:
+        with av.open(str(path)) as container:
+            codecs = [stream.codec_context.name for stream in container.streams.video]
+            seconds = (container.duration or 0) / av.time_base
+    except (av.FFmpegError, OSError) as error:
+        raise UserError(f"{path}: can't be read as a video ({error.strerror})") from error
+    if not codecs or codecs[0] not in VIDEO_CODECS:
+        kind = f"its video is {codecs[0]}" if codecs else "it has no picture"
+        raise UserError(f"{path}: browsers don't play it ({kind}): make it again as {', '.join(VIDEO_CODECS)}")
+    return seconds
+
+
+def read_stretches(path: str | Path, seconds: Mapping[str, float], emotions: Sequence[str] = CANONICAL) -> list[Stretch]:
+    """Reads a CSV file with columns clip, start, end and optionally voice and face (true emotions).
+
+    Args:
+      seconds: clip -> duration.
+
+    Raises:
+      UserError: a missing column, a clip or emotion that is not known, times that are no stretch of the clip, or one twice.
     """
     rows = list(csv.DictReader(read_text(path).splitlines()))
     stretches = []
@@ -96,10 +131,14 @@ def read_stretches(path: str | Path, clips: Sequence[str], emotions: Sequence[st
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path}, line {number}: columns clip, start and end (seconds) are needed") from error
-        if stretch.clip not in clips:
+        if stretch.clip not in seconds:
             raise UserError(f"{path}, line {number}: no video of clip {stretch.clip} in all systems")
         if not 0 <= stretch.start < stretch.end:
             raise UserError(f"{path}, line {number}: {stretch.start:g} to {stretch.end:g} s is no stretch of time")
+        if stretch.start >= seconds[stretch.clip]:
+            raise UserError(f"{path}, line {number}: {stretch.clip} ends at {seconds[stretch.clip]:.2f} s")
+        if any((stretch.clip, stretch.start, stretch.end) == (one.clip, one.start, one.end) for one in stretches):
+            raise UserError(f"{path}, line {number}: the same stretch of {stretch.clip} is asked for twice")
         unknown = [name for name in (stretch.voice, stretch.face) if name and name not in emotions]
         if unknown:
             raise UserError(f"{path}, line {number}: unknown emotion {unknown[0]}; expected {', '.join(emotions)}")
@@ -118,7 +157,7 @@ def make_trials(
     Args:
       videos: `find_videos`.
       stretches: asked for the emotion of voice and face.
-      questions: of every pair, keys of QUESTIONS.
+      questions: of every pair, different keys of QUESTIONS.
       num_catch: catch trials, spread over clips and systems; fewer where there are not so many different ones.
 
     Returns:
@@ -131,8 +170,8 @@ def make_trials(
     if num_catch and len(clips) < 2:
         raise UserError("catch trials need another clip's face: give at least two clips, or --catch 0")
     trials: list[dict[str, Any]] = [
-        {"kind": "pair", "clip": clip, "systems": list(pair), "questions": list(questions)}
-        for clip in clips
+        {"kind": "pair", "clip": clip, "systems": list(pair[:: (-1) ** turn]), "questions": list(questions)}
+        for turn, clip in enumerate(clips)
         for pair in itertools.combinations(systems, 2)
     ]
     # Every clip once before any comes again, and all different: equal trials would share their votes.
@@ -144,7 +183,8 @@ def make_trials(
         different = [different[number * len(clips) // num_catch] for number in range(num_catch)]
     for clip, other, system in different[:num_catch]:
         trial = {"kind": "catch", "clip": clip, "other": other, "systems": [system] * 2}
-        trials.append({**trial, "questions": list(questions)})
+        # All of a pair's questions, so that it looks like one, and the one that it is judged by.
+        trials.append({**trial, "questions": list(dict.fromkeys([*questions, CATCH_QUESTION]))})
     for stretch in stretches:
         place = {"clip": stretch.clip, "start": stretch.start, "end": stretch.end if stretch.end < float("inf") else None}
         trials.append({"kind": VOICE, **place, "systems": systems[:1], "truth": stretch.voice})
@@ -210,7 +250,7 @@ def _write_page(page: Path, salt: str, videos, trials, title: str, emotions: Seq
     template = resources.files("sedtalker_jax.evaluation.study").joinpath("page.html").read_text(encoding="utf-8")
     # "</" inside a script would end it.
     write_text(page / "index.html", template.replace("/*STUDY*/null", json.dumps(content).replace("</", "<\\/")))
-    return {"study": study, "title": title, "trials": key_trials}
+    return {"study": study, "title": title, "emotions": content["emotions"], "trials": key_trials}
 
 
 def _opaque(*parts: str) -> str:

@@ -15,7 +15,7 @@ from scipy import stats
 
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.evaluation.bootstrap import HierarchicalBootstrap, Interval
-from sedtalker_jax.evaluation.study.trials import FACE, KEY, UNSURE, VOICE
+from sedtalker_jax.evaluation.study.trials import CATCH_QUESTION, FACE, KEY, UNSURE, VOICE
 from sedtalker_jax.evaluation.table import ScoreRow, ScoreTable
 
 MIN_CATCH_SHARE = 0.75
@@ -75,22 +75,25 @@ def _vote(path, rater: str, entry: Mapping[str, Any], key: Mapping[str, Any]) ->
     try:
         name, question, answer = entry["trial"], entry["question"], entry["answer"]
         trial = key["trials"][name]
-        if trial["kind"] == "catch":
-            # The first video's words are played.
-            answer = "right" if trial["videos"].index(answer) == 0 else "wrong"
-        elif trial["kind"] == "pair":
-            answer = trial["systems"][trial["videos"].index(answer)]
+        if trial["kind"] in (VOICE, FACE):
+            key["emotions"].index(answer)
+            (trial["kind"],).index(question)
+        else:
+            place = trial["videos"].index(answer)
+            trial["questions"].index(question)
+            # Of a catch trial, the first video's words are played.
+            answer = ("right", "wrong")[place] if trial["kind"] == "catch" else trial["systems"][place]
         return Vote(rater, name, question, answer)
     except (KeyError, ValueError, TypeError) as error:
         raise UserError(f"{path}: an answer that is none of the study's ({entry})") from error
 
 
 def catch_counts(votes: Sequence[Vote], key: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
-    """Rater -> (right, all) catch trials, judged by each trial's first question; see `left_out`."""
+    """Rater -> (right, all) catch trials, judged by CATCH_QUESTION; see `left_out`."""
     counts = {vote.rater: (0, 0) for vote in votes}
     for vote in votes:
         trial = key["trials"][vote.trial]
-        if trial["kind"] == "catch" and vote.question == trial["questions"][0]:
+        if trial["kind"] == "catch" and vote.question == CATCH_QUESTION:
             right, asked = counts[vote.rater]
             counts[vote.rater] = (right + (vote.answer == "right"), asked + 1)
     return counts
@@ -160,6 +163,8 @@ def score_votes(votes: Sequence[Vote], key: Mapping[str, Any]) -> tuple[list[Sco
     Raises:
       UserError: no vote of a careful rater.
     """
+    if not votes:
+        raise UserError("there are no votes in these files")
     catch = catch_counts(votes, key)
     excluded = left_out(catch)
     kept = [vote for vote in votes if vote.rater not in excluded]
@@ -181,10 +186,10 @@ def score_votes(votes: Sequence[Vote], key: Mapping[str, Any]) -> tuple[list[Sco
 def _preferences(votes: Sequence[Vote], key: Mapping[str, Any]) -> ScoreTable:
     cells: dict[str, dict[str, Interval]] = {}
     questions = list(dict.fromkeys(vote.question for vote in votes))
-    pairs = list(dict.fromkeys(tuple(key["trials"][vote.trial]["systems"]) for vote in votes))
-    for first, second in sorted(pairs):
+    compared = {vote: tuple(sorted(key["trials"][vote.trial]["systems"])) for vote in votes}
+    for first, second in sorted(set(compared.values())):
         for question in questions:
-            own = [v for v in votes if v.question == question and key["trials"][v.trial]["systems"] == [first, second]]
+            own = [vote for vote, pair in compared.items() if vote.question == question and pair == (first, second)]
             share = wilson(sum(v.answer == first for v in own), len(own), len({v.rater for v in own}))
             cells.setdefault(f"{first} over {second}", {})[question] = share
     rows = [ScoreRow(name, values) for name, values in cells.items()]
@@ -215,7 +220,7 @@ def _emotions(votes: Sequence[Vote], key: Mapping[str, Any]) -> ScoreTable:
     for vote in votes:
         trial = key["trials"][vote.trial]
         if trial["kind"] == VOICE:
-            heard[vote.rater, trial["clip"], trial["start"]] = vote.answer
+            heard[vote.rater, trial["clip"], trial["start"], trial["end"]] = vote.answer
     counts: dict[str, dict[str, list[tuple[bool, str]]]] = {
         "emotion is as labelled": {},
         "face is as that rater heard the voice": {},
@@ -228,7 +233,7 @@ def _emotions(votes: Sequence[Vote], key: Mapping[str, Any]) -> ScoreTable:
         if trial["truth"]:
             known = counts["emotion is as labelled"].setdefault(column, [])
             known.append((vote.answer == trial["truth"], vote.rater))
-        own = heard.get((vote.rater, trial["clip"], trial["start"]))
+        own = heard.get((vote.rater, trial["clip"], trial["start"], trial["end"]))
         # A rater who couldn't tell the voice's emotion can't find it in the face.
         if trial["kind"] == FACE and own not in (None, UNSURE):
             counts["face is as that rater heard the voice"].setdefault(column, []).append((vote.answer == own, vote.rater))
@@ -247,7 +252,10 @@ def _emotions(votes: Sequence[Vote], key: Mapping[str, Any]) -> ScoreTable:
 def _agreement(votes: Sequence[Vote], key: Mapping[str, Any]) -> ScoreTable:
     units: dict[str, dict[str, dict[str, str]]] = {}
     for vote in votes:
-        if key["trials"][vote.trial]["kind"] != "catch":
-            units.setdefault(vote.question, {}).setdefault(vote.trial, {})[vote.rater] = vote.answer
+        trial = key["trials"][vote.trial]
+        if trial["kind"] != "catch":
+            # Of a pair, the place: with the systems' names as values, chance would be taken to choose among all systems.
+            value = str(trial["systems"].index(vote.answer)) if trial["kind"] == "pair" else vote.answer
+            units.setdefault(vote.question, {}).setdefault(vote.trial, {})[vote.rater] = value
     rows = [ScoreRow(question, {"alpha": krippendorff_alpha(list(own.values()))}) for question, own in units.items()]
     return ScoreTable("Agreement between raters (Krippendorff's alpha)", ["alpha"], rows)

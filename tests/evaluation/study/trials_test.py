@@ -6,14 +6,15 @@ import pytest
 from sedtalker_jax.cli import main
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.evaluation.study import trials
+from tests.evaluation.study.videos import write_tiny_video
 
 
 @pytest.fixture
 def videos(tmp_path):
-    for system in ("ours", "theirs"):
+    for place, system in enumerate(("ours", "theirs")):
         (tmp_path / system).mkdir()
-        for clip in ("a", "b", "c"):
-            (tmp_path / system / f"{clip}.mp4").write_bytes(f"{system}{clip}".encode())
+        for number, clip in enumerate(("a", "b", "c")):
+            write_tiny_video(tmp_path / system / f"{clip}.mp4", seed=2 * number + place)
     (tmp_path / "theirs" / "only.mp4").write_bytes(b"x")
     return tmp_path
 
@@ -56,7 +57,7 @@ def test_the_key_translates_what_the_page_shows(videos):
     for trial in key["trials"].values():
         for place, (video, system) in enumerate(zip(trial["videos"], trial["systems"], strict=False)):
             clip = trial["other"] if trial["kind"] == "catch" and place == 1 else trial["clip"]
-            assert (videos / "out" / "page" / video).read_bytes() == f"{system}{clip}".encode()
+            assert (videos / "out" / "page" / video).read_bytes() == (videos / system / f"{clip}.mp4").read_bytes()
         if trial["kind"] == "catch":
             assert trial["other"] != trial["clip"]
 
@@ -68,6 +69,33 @@ def test_catch_trials_are_distinct(videos):
     clips, systems = list(found), 2
     made = [trial for trial in trials.make_trials(found, [], ["lips"], 999) if trial["kind"] == "catch"]
     assert len({json.dumps(trial) for trial in made}) == len(made) == len(clips) * (len(clips) - 1) * systems
+
+
+def test_the_sound_is_each_systems_equally_often(videos):
+    # The page plays the first video's sound, and a browser keeps that video's own picture closest to it.
+    found = trials.find_videos({name: videos / name for name in ("ours", "theirs")})
+    firsts = [trial["systems"][0] for trial in trials.make_trials({**found, "d": found["a"]}, [], ["lips"], 0)]
+    assert sorted(firsts) == ["ours", "ours", "theirs", "theirs"]
+
+
+def test_a_question_is_asked_once_and_catch_trials_look_like_pairs_and_ask_for_the_lips(videos):
+    assert make(videos, "--questions", "natural,lips,natural", "--catch", "2") == 0
+    key = json.loads((videos / "out" / "key.json").read_text())
+    asked = {kind: [t["questions"] for t in key["trials"].values() if t["kind"] == kind] for kind in ("pair", "catch")}
+    assert asked == {"pair": [["natural", "lips"]] * 3, "catch": [["natural", "lips"]] * 2}
+    found = trials.find_videos({name: videos / name for name in ("ours", "theirs")})
+    *_, catch = trials.make_trials(found, [], ["natural"], 1)
+    assert catch["questions"] == ["natural", "lips"]
+
+
+def test_what_browsers_do_not_play_is_refused(videos, capsys):
+    bad = videos / "ours" / "b.mp4"
+    write_tiny_video(bad, codec="mpeg4")
+    assert make(videos) == 2
+    assert f"{bad}: browsers don't play it (its video is mpeg4)" in capsys.readouterr().err
+    bad.write_bytes(b"no video")
+    assert make(videos) == 2
+    assert f"{bad}: can't be read as a video" in capsys.readouterr().err
 
 
 def test_stretches_carry_times_and_truth(videos):
@@ -88,12 +116,14 @@ def test_stretches_carry_times_and_truth(videos):
         ("clip,start,end\nz,0,1\n", "line 2: no video of clip z"),
         ("clip,start,end\na,0,1\na,2,1\n", "line 3: 2 to 1 s is no stretch"),
         ("clip,start,end,voice\na,0,1,merry\n", "unknown emotion merry"),
+        ("clip,start,end\na,0,1\nb,0,1\na,0,1.0\n", "line 4: the same stretch of a is asked for twice"),
+        ("clip,start,end\nb,2,3\n", "line 2: b ends at 2.00 s"),
     ],
 )
 def test_a_wrong_file_of_stretches_names_its_line(videos, content, message):
     (videos / "s.csv").write_text(content)
     with pytest.raises(UserError, match=message):
-        trials.read_stretches(videos / "s.csv", ["a", "b"])
+        trials.read_stretches(videos / "s.csv", {"a": 9.0, "b": 2.0})
 
 
 def test_a_study_is_not_replaced(videos, capsys):
