@@ -36,6 +36,9 @@ STRENGTHS = (0.3, 1.0)
 
 FRAMES_PER_CLIP = 30
 
+MIN_TRUE_CHANGE = 0.1
+"""Change of the true activation, summed over emotions, as a share of the edit's strength, below which it counts as none."""
+
 
 class UpperFace:
     """Blendshape coefficients of motions on a world's heads.
@@ -106,6 +109,21 @@ def edited_truth(
     oracle: FaceOracle, record: Mapping[str, Any], target: str, source: str | None, strength: float
 ) -> Float[np.ndarray, "F R"]:
     """Coefficients in metres of a record's face under a full edit: `strength` more of the target, less of the source."""
+    activation = _edited_activation(record, target, source, strength)
+    return oracle.coefficients(oracle.rig(dict(record), activation), record["template"])
+
+
+def moves_true_face(record: Mapping[str, Any], target: str, source: str | None, strength: float) -> bool:
+    """Whether a full edit changes the truth by enough for a change to be measured against it.
+
+    A face can show another emotion than its voice has: nothing of the one that the edit takes away, and the one that it adds
+    fully already. A share of next to nothing would be noise, however large.
+    """
+    change = np.abs(_edited_activation(record, target, source, strength) - record["activation"])
+    return bool(change.sum(axis=1).mean() >= MIN_TRUE_CHANGE * strength)
+
+
+def _edited_activation(record, target: str, source: str | None, strength: float) -> Float[np.ndarray, "F K-1"]:
     schedule = EditSchedule((Edit(target, strength, source),))
-    times = np.arange(len(record["motion"])) / float(record["fps"])
-    return oracle.coefficients(oracle.rig(dict(record), edited(record["activation"], schedule, times)), record["template"])
+    times = np.arange(len(record["activation"])) / float(record["fps"])
+    return edited(record["activation"], schedule, times)

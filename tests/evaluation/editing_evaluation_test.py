@@ -56,11 +56,13 @@ def test_clips_whose_true_face_an_edit_does_not_change_are_left_out_and_counted(
             return {} if record["speaker"] == "still" else dict.fromkeys(SYSTEMS, good)
 
     records = [{"speaker": name, "segments": [[0.0, 1.0, "sad"]]} for name in ("ann", "still", "bob")]
+    # Nothing that it could be edited to.
+    records.append({"speaker": "eve", "segments": [[0.0, 1.0, "sad"], [1.0, 2.0, "happy"]]})
     monkeypatch.setattr(editing_evaluation, "EditingEvaluation", Evaluation)
     monkeypatch.setattr(editing_evaluation, "RecordReader", lambda directory, split: records)
     model = types.SimpleNamespace(edit_dictionary=types.SimpleNamespace(labels=("happy", "sad")))
-    table = evaluate_editing(model, "world", num_clips=3)
-    assert "2 clips of 2 voices" in table.note and "Left out: 1 whose true face" in table.note
+    table = evaluate_editing(model, "world", num_clips=4)
+    assert "2 clips of 2 voices" in table.note and "Left out: 2 whose true face" in table.note
 
 
 def test_the_table_counts_clips_that_rise_at_every_step_and_the_worst_leak():

@@ -6,7 +6,13 @@ import pytest
 from sedtalker_jax.data.world.oracle import FaceOracle
 from sedtalker_jax.data.world.rules import load_rules
 from sedtalker_jax.emotion.labels import ACTIVE
-from sedtalker_jax.evaluation.expression_evaluator import MOUTHLESS, ExpressionEvaluator, UpperFace, edited_truth
+from sedtalker_jax.evaluation.expression_evaluator import (
+    MOUTHLESS,
+    ExpressionEvaluator,
+    UpperFace,
+    edited_truth,
+    moves_true_face,
+)
 from sedtalker_jax.face.rig import ARKIT_NAMES
 from sedtalker_jax.face.space import FaceSpace
 
@@ -87,6 +93,13 @@ def test_the_edited_truth_is_what_the_evaluator_names(oracle, evaluator):
     assert evaluator.name(truth, sad["template"]) == "happy"
     nothing = edited_truth(oracle, sad, "happy", "sad", 0.0)
     np.testing.assert_array_equal(nothing, oracle.coefficients(oracle.rig(sad, sad["activation"]), sad["template"]))
+
+
+def test_a_face_that_shows_the_target_already_is_not_moved(oracle):
+    assert moves_true_face(record(oracle, 0, "sad"), "happy", "sad", 0.6)
+    assert moves_true_face(record(oracle, 0), "happy", "sad", 0.6)
+    full = record(oracle, 0, "happy", level=0.98)
+    assert not moves_true_face(full, "happy", "sad", 0.6) and not moves_true_face(full, "happy", None, 0.6)
 
 
 def test_the_strengths_it_learns_from_depend_on_the_seed_alone(oracle, evaluator):

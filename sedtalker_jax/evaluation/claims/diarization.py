@@ -39,14 +39,15 @@ def jobs(settings: Settings) -> list[Job]:
         names = {arm: f"seed{seed}/diarizer/{arm}" for arm in TRAINED}
         for arm, name in names.items():
             result.append(Job(name, functools.partial(train, settings, arm, seed), expected_s=110.0))
-        scoring = functools.partial(score, settings, seed)
-        result.append(Job(f"seed{seed}/diarization", scoring, tuple(names.values()), expected_s=240.0))
+        scoring, other = functools.partial(score, settings, seed), settings.other_world_hash()
+        inputs = (other,) if other else ()
+        result.append(Job(f"seed{seed}/diarization", scoring, tuple(names.values()), 240.0, inputs))
     return result
 
 
 def score(settings: Settings, seed: int, directory: Path) -> None:
     """Scores all arms of a seed on the test split: score files, tables, figures."""
-    labels, hears = load_arms(settings, directory.parent / "diarizer")
+    labels, hears = load_arms(settings, directory.parent / "diarizer", seed)
     records = {name: list(open_records(settings.record_directories, name)) for name in ("valid", "test")}
     clips = {name: [emotion_clip(record, labels) for record in rows] for name, rows in records.items()}
     arms = [Arm.fit(name, hear, records["valid"], clips["valid"]) for name, hear in hears.items()]

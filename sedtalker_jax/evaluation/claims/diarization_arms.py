@@ -180,12 +180,13 @@ def forest_tracks(forest: FrameForest, labels: Sequence[str], records: Sequence[
     return tracks
 
 
-def load_arms(settings: Settings, directory: Path) -> tuple[tuple[str, ...], dict[str, Hear]]:
+def load_arms(settings: Settings, directory: Path, seed: int) -> tuple[tuple[str, ...], dict[str, Hear]]:
     """The labels, and what every arm says of records.
 
     Args:
       settings: names the data; the forest is fitted to all of its training clips.
       directory: holds a workdir for each of TRAINED.
+      seed: of the forest.
     """
     models = {name: SEDTalker.load(directory / name) for name in TRAINED}
     for model in models.values():
@@ -195,7 +196,8 @@ def load_arms(settings: Settings, directory: Path) -> tuple[tuple[str, ...], dic
     }
     labels, workers = models["ours"].labels, min(4, os.cpu_count() or 1)
     train_clips = len(open_records(settings.record_directories, "train", decode_audio=False))
-    forest = FrameForest(settings.record_directories, measured_prosody, labels, train_clips, workers=workers)
+    chosen = settings.record_directories, measured_prosody, labels, train_clips
+    forest = FrameForest(*chosen, workers=workers, seed=seed)
     hears["prosody-forest"] = functools.partial(forest_tracks, forest, labels)
     hears["oracle-utterance"] = functools.partial(oracle_tracks, labels)
     return labels, hears

@@ -52,8 +52,8 @@ from sedtalker_jax.evaluation.claims.scores import ArmScores
 from sedtalker_jax.evaluation.claims.settings import Settings
 from sedtalker_jax.evaluation.claims.tables import save_table
 from sedtalker_jax.evaluation.editing_arms import ARMS, ClipSweep
-from sedtalker_jax.evaluation.editing_evaluation import ALPHAS, MARGIN_S, clip_emotion, mean_strength, step_over_median
-from sedtalker_jax.evaluation.expression_evaluator import ExpressionEvaluator, edited_truth
+from sedtalker_jax.evaluation.editing_evaluation import ALPHAS, MARGIN_S, clip_emotion, mean_strength, step_over_median, targets
+from sedtalker_jax.evaluation.expression_evaluator import ExpressionEvaluator, edited_truth, moves_true_face
 from sedtalker_jax.inference.editing import edit, edited_motion, fit_edit_dictionary
 from sedtalker_jax.inference.pipeline import SEDTalker
 from sedtalker_jax.inference.scoring import fit_temperature, predict
@@ -155,6 +155,8 @@ def _score_world(
     settings: Settings, seed: int, data: str, models: Mapping[str, SEDTalker], family: str, directory: Path
 ) -> None:
     records = spread_records(RecordReader(data, "test"), SMOKE_CLIPS if settings.smoke else TEST_CLIPS)
+    known = models["consistency"].edit_dictionary.labels
+    records = [record for record in records if targets(record, known)]
     scorer = EditScorer(data, models, records, seed, settings.smoke)
     rows: dict[str, list[dict[str, float]]] = {}
     for number in tqdm(range(len(records)), desc=family, unit="clip", mininterval=2.0):
@@ -206,11 +208,7 @@ class EditScorer:
         self._embeddings = {name: _embeddings(m, [record["waveform"] for record in records]) for name, m in models.items()}
         rng = np.random.default_rng([seed, 23])
         known = models["consistency"].edit_dictionary.labels
-        self.pairs = []
-        for record in records:
-            present = {segment[2] for segment in record["segments"]}
-            source = clip_emotion(record)
-            self.pairs.append((source, str(rng.choice([n for n in ACTIVE if n in known and n not in present]))))
+        self.pairs = [(clip_emotion(record), str(rng.choice(targets(record, known)))) for record in records]
         leaking = np.linspace(0, len(records) - 1, min(LEAK_CLIPS, len(records))).round().astype(int)
         self._leaking = frozenset(leaking.tolist())
         self.named: dict[str, list[str]] = {arm: [] for arm in ("ours", TRUTH)}
@@ -222,21 +220,22 @@ class EditScorer:
         oracle, strength = self.scores.oracle, self.strength[target]
         true = np.asarray(record["motion"], np.float64)
         wanted = edited_truth(oracle, record, target, source, strength).astype(np.float64)
+        true_change = wanted - true if moves_true_face(record, target, source, strength) else None
         sweeps = {name: self._sweep(name, number) for name in MODELS}
         rows: dict[str, dict[str, float]] = {}
         own = self._moved("consistency", sweeps["consistency"], "ours", ALPHAS)
         frames = min(len(wanted), own.shape[1])
         change = own - own[:1]
         aim = float(np.mean(self._change(change[-1:])))
-        rows["ours"] = self._measures(own, wanted - true, wanted, record, target, sweeps["consistency"].boundary_alpha("ours"))
+        rows["ours"] = self._measures(own, true_change, wanted, record, target, sweeps["consistency"].boundary_alpha("ours"))
         rows["ours"]["target_named_matched"] = rows["ours"]["target_named"]
         if number in self._leaking:
             rows["ours"]["leak_mm"] = self._leak(number)
         for arm in ARMS[1:]:
-            rows[arm] = self._other_way(arm, sweeps["consistency"], aim, wanted - true, wanted, record, target)
+            rows[arm] = self._other_way(arm, sweeps["consistency"], aim, true_change, wanted, record, target)
         plain = self._moved("plain", sweeps["plain"], "ours", ALPHAS)
         crossing = sweeps["plain"].boundary_alpha("ours")
-        rows[NO_CONSISTENCY] = self._measures(plain, wanted - true, wanted, record, target, crossing)
+        rows[NO_CONSISTENCY] = self._measures(plain, true_change, wanted, record, target, crossing)
         rows[NO_CONSISTENCY]["unedited_lip_error_mm"] = self._lips(plain[0], true, record)["lip_error_mm"]
         rows[UNEDITED] = self._lips(own[0], true, record)
         named = self.evaluator.name(wanted[:frames], template)
@@ -263,7 +262,7 @@ class EditScorer:
     def _moved(self, model: str, sweep: ClipSweep, arm: str, alphas) -> Float[np.ndarray, "A F R"]:
         return sweep.motion(arm, alphas) @ self._to_space[model]
 
-    def _other_way(self, arm, sweep, aim, wanted_change, wanted, record, target) -> dict[str, float]:
+    def _other_way(self, arm, sweep, aim, true_change, wanted, record, target) -> dict[str, float]:
         """Its own alpha = 1 first; then as far along as changes the upper face as much as ours."""
         grid = np.concatenate([[0.0], MATCHING_ALPHAS])
         coarse = self._moved("consistency", sweep, arm, grid)
@@ -274,7 +273,7 @@ class EditScorer:
             low, high = above[0] - 1, above[0]
             reach = float(np.interp(aim, sizes[[low, high]], grid[[low, high]]))
         motion = self._moved("consistency", sweep, arm, ALPHAS)
-        row = self._measures(motion, wanted_change, wanted, record, target, sweep.boundary_alpha(arm))
+        row = self._measures(motion, true_change, wanted, record, target, sweep.boundary_alpha(arm))
         matched = self._moved("consistency", sweep, arm, np.array([reach]))[0]
         row["target_named_matched"] = float(self.evaluator.name(matched, record["template"]) == target)
         row["alpha_matched"] = reach
@@ -284,19 +283,9 @@ class EditScorer:
         """Root of the squared displacement of the upper face in every frame, in metres."""
         return np.sqrt(np.maximum(np.einsum("afr,rq,afq->af", change, self._upper_gram, change), 0.0))
 
-    def _measures(self, motion, wanted_change, wanted, record, target, crossing) -> dict[str, float]:
-        frames = min(len(wanted), motion.shape[1])
-        change = (motion - motion[:1])[:, :frames]
-        aim = wanted_change[:frames] @ self._gram
-        projections = np.einsum("afr,fr->a", change, aim) / float(np.sum(wanted_change[:frames] * aim))
-        steps = np.diff(projections)
-        median = float(np.median(np.abs(steps)))
+    def _measures(self, motion, true_change, wanted, record, target, crossing) -> dict[str, float]:
         return {
-            "monotone": float((steps > 0).all()),
-            "rising_steps": float((steps > 0).mean()),
-            "boundary_step": step_over_median(projections, crossing) if np.isfinite(crossing) else float("nan"),
-            "largest_step": float(np.abs(steps).max() / median) if median > 0 else float("nan"),
-            "amplitude": float(projections[-1]),
+            **way_measures(motion, true_change, self._gram, crossing),
             "target_named": float(self.evaluator.name(motion[-1], record["template"]) == target),
             "expression_coefficient_error": self._expression_error(motion[-1], wanted, record),
             **self._lips(motion[-1], wanted, record),
@@ -333,6 +322,38 @@ class EditScorer:
         outside = (times < start - MARGIN_S) | (times > end + MARGIN_S)
         vertices = [model.codec.vertices(face.vertices, values[outside]) for values in (motion, unedited)]
         return float(np.linalg.norm(vertices[0] - vertices[1], axis=-1).max(initial=0.0) * MILLIMETRES)
+
+
+def way_measures(
+    motion: Float[np.ndarray, "A F R"],
+    true_change: Float[np.ndarray, "f R"] | None,
+    gram: Float[np.ndarray, "R R"],
+    crossing: float,
+) -> dict[str, float]:
+    """Measures of the way from alpha = 0 to 1, as the module defines them.
+
+    Args:
+      motion: coefficients at each of ALPHAS.
+      true_change: of the truth, edited minus unedited, on the frames that both have. None where it doesn't move enough to be
+        measured against (`moves_true_face`): all measures are NaN.
+      gram: inner products of the basis in vertices.
+      crossing: alpha at which the boundary is crossed, not finite where it is not.
+    """
+    if true_change is None:
+        return dict.fromkeys(("monotone", "rising_steps", "boundary_step", "largest_step", "amplitude"), float("nan"))
+    frames = min(len(true_change), motion.shape[1])
+    change = (motion - motion[:1])[:, :frames]
+    aim = true_change[:frames] @ gram
+    projections = np.einsum("afr,fr->a", change, aim) / float(np.sum(true_change[:frames] * aim))
+    steps = np.diff(projections)
+    median = float(np.median(np.abs(steps)))
+    return {
+        "monotone": float((steps > 0).all()),
+        "rising_steps": float((steps > 0).mean()),
+        "boundary_step": step_over_median(projections, crossing) if np.isfinite(crossing) else float("nan"),
+        "largest_step": float(np.abs(steps).max() / median) if median > 0 else float("nan"),
+        "amplitude": float(projections[-1]),
+    }
 
 
 def _tables(scorer: EditScorer, rows: Mapping[str, list[dict[str, float]]], family: str, directory: Path) -> None:

@@ -19,12 +19,14 @@ class Job:
     run: does the work inside the given directory. Called again after an interruption, with whatever it had left there.
     requires: names of the jobs whose directories it reads.
     expected_s: seconds on two cores, for the time left.
+    inputs: what else decides about its results and can be given later than the first run; with others it is done again.
     """
 
     name: str
     run: Callable[[Path], None]
     requires: tuple[str, ...] = ()
     expected_s: float = 60.0
+    inputs: tuple[str, ...] = ()
 
 
 def in_order(jobs: Sequence[Job]) -> list[Job]:

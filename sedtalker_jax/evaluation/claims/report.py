@@ -178,7 +178,7 @@ def _verdict_table(found: Mapping[str, Any]) -> str:
     note = (
         "Refuted: the whole interval misses the goal. Estimate misses: its interval still reaches it. Undecided: the other way "
         "round. Lost to Holm's correction: the interval meets the goal, which among so many claims is no proof. "
-        "min: minutes that the claim's arms took, counted in every claim that they serve."
+        "min: minutes of all jobs of the claim's family, counted in every claim that they serve."
     )
     if any(claim["changed_after_start"] for claim in found["claims"]):
         note += " † added or changed after the run began."

@@ -29,6 +29,9 @@ from sedtalker_jax.errors import UserError
 from sedtalker_jax.evaluation.claims.jobs import FINISHED, Job, in_order
 
 LOG = "log.txt"
+SPENT, SPENT_EVERY_S = "seconds.txt", 5.0
+"""File of the seconds that a job's attempts took so far, and how often it is written."""
+
 COMPILED = "compiled"
 """Cache of compiled programs below the results: arms differ in data and weights more than in programs."""
 
@@ -64,7 +67,7 @@ def select(jobs: Sequence[Job], only: Sequence[str] = ()) -> list[Job]:
 
 
 def finished(directory: Path, job: Job) -> dict[str, Any] | None:
-    """What a finished job left: seconds, names of required jobs, commit, version of jax; None while it has not finished."""
+    """What a finished job left: seconds, required jobs, inputs, commit, version of jax; None while it has not finished."""
     try:
         return json.loads((directory / job.name / FINISHED).read_text())
     except FileNotFoundError:
@@ -73,17 +76,47 @@ def finished(directory: Path, job: Job) -> dict[str, Any] | None:
 
 def perform(job: Job, directory: Path) -> None:
     """Does a job's work in this process and marks it as finished."""
-    start = time.monotonic()
     place = directory / job.name
     place.mkdir(parents=True, exist_ok=True)
-    job.run(place)
+    # The code that is at work was read before: a commit that is made meanwhile did not make the numbers.
+    made_by = commit()
+    with _counted(place / SPENT) as seconds:
+        job.run(place)
     left = {
-        "seconds": round(time.monotonic() - start, 2),
+        "seconds": round(seconds(), 2),
         "requires": list(job.requires),
-        "commit": commit(),
+        "inputs": list(job.inputs),
+        "commit": made_by,
         "jax": importlib.metadata.version("jax"),
     }
     write_text(place / FINISHED, json.dumps(left) + "\n")
+
+
+@contextmanager
+def _counted(path: Path) -> Iterator[Callable[[], float]]:
+    """Counts seconds on top of those in a file, which it keeps up to date: a job that is killed loses few of them."""
+    start = time.monotonic()
+    try:
+        before = float(path.read_text())
+    except (OSError, ValueError):
+        before = 0.0
+    over = threading.Event()
+
+    def seconds() -> float:
+        return before + time.monotonic() - start
+
+    def keep() -> None:
+        while not over.wait(SPENT_EVERY_S):
+            write_text(path, f"{seconds():.2f}\n")
+
+    keeper = threading.Thread(target=keep, daemon=True)
+    keeper.start()
+    try:
+        yield seconds
+    finally:
+        over.set()
+        keeper.join()
+        write_text(path, f"{seconds():.2f}\n")
 
 
 def commit() -> str:
@@ -213,10 +246,12 @@ class Runner:
         waiting: list[Job] = []
         for job in self.jobs:
             left = finished(self.directory, job)
-            if left and set(job.requires) <= set(self.done):
+            current = set(job.requires) <= set(self.done)
+            # Whether other inputs have gone into it; what was finished before inputs were written down had these.
+            if left and current and tuple(left.get("inputs", job.inputs)) == job.inputs:
                 self.done[job.name] = left["seconds"]
                 continue
-            if left:
+            if left or not current:
                 # What it was made of is made again, so nothing of it may be kept, least of all its checkpoints.
                 self._clear(job)
             waiting.append(job)
@@ -224,7 +259,9 @@ class Runner:
 
     def _clear(self, job: Job) -> None:
         place = self.directory / job.name
-        (place / FINISHED).unlink()
+        if not place.exists():
+            return
+        (place / FINISHED).unlink(missing_ok=True)
         others = [self.directory / other.name for other in self.jobs if other.name.startswith(f"{job.name}/")]
         for entry in place.iterdir():
             if not any(other.is_relative_to(entry) for other in others):

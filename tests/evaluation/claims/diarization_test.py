@@ -181,7 +181,7 @@ def test_pieces_of_limited_context_answer_for_every_frame_once(num_frames, conte
 
 def test_a_scoring_job_leaves_scores_tables_and_figures(tmp_path, tiny_world, monkeypatch):
     hears = {"ours": functools.partial(listen, doubt=0.5), "oracle-utterance": functools.partial(oracle_tracks, CANONICAL)}
-    monkeypatch.setattr(diarization, "load_arms", lambda settings, directory: (CANONICAL, hears))
+    monkeypatch.setattr(diarization, "load_arms", lambda settings, directory, seed: (CANONICAL, hears))
     place = tmp_path / "seed1" / "diarization"
     diarization.score(Settings(tmp_path, str(tiny_world), other_data=str(tiny_world)), 1, place)
     test = RecordReader(tiny_world, "test", decode_audio=False)

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from sedtalker_jax.errors import UserError
+from sedtalker_jax.evaluation.claims import runner
 from sedtalker_jax.evaluation.claims.jobs import FINISHED, Job, in_order
-from sedtalker_jax.evaluation.claims.runner import LOG, Runner, commit, select
+from sedtalker_jax.evaluation.claims.runner import LOG, Runner, commit, perform, select
 from sedtalker_jax.evaluation.claims.scores import load_scores
 from sedtalker_jax.evaluation.claims.settings import Settings
 from tests.evaluation.claims.toy_jobs import STEPS, toy_jobs
@@ -82,6 +83,26 @@ def test_finished_jobs_leave_time_commit_and_version(uninterrupted):
     assert left["commit"] and left["jax"]
 
 
+def test_minutes_are_those_of_all_attempts_and_the_commit_that_of_the_code_at_work(tmp_path, monkeypatch):
+    def killed(place):
+        time.sleep(0.3)
+        monkeypatch.setattr(runner, "commit", lambda: "made meanwhile")
+        raise UserError("killed")
+
+    monkeypatch.setattr(runner, "SPENT_EVERY_S", 0.01)
+    job = Job("seed0/train", killed)
+    with pytest.raises(UserError):
+        perform(job, tmp_path)
+    monkeypatch.setattr(runner, "commit", lambda: "at the start")
+    (tmp_path / "seed0/train/seconds.txt").write_text("100.5")
+    with pytest.raises(UserError):
+        perform(job, tmp_path)
+    monkeypatch.setattr(runner, "commit", lambda: "at the start")
+    perform(Job("seed0/train", lambda place: monkeypatch.setattr(runner, "commit", lambda: "made meanwhile")), tmp_path)
+    left = json.loads((tmp_path / "seed0/train" / FINISHED).read_text())
+    assert 100.8 <= left["seconds"] < 102 and left["commit"] == "at the start"
+
+
 def test_killed_anywhere_and_started_again_it_arrives_at_the_same_results(uninterrupted, tmp_path):
     kills = 0
     for delay in (1.0, 2.0):
@@ -111,7 +132,7 @@ def test_a_job_dies_with_its_runner(tmp_path):
         "else:\n"
         "    Runner(Path(sys.argv[1]), [Job('seed0/sleep', print)], (sys.executable, __file__)).run()\n"
     )
-    runner = subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, str(tmp_path / "sleep.py"), str(tmp_path)],
         stderr=subprocess.DEVNULL,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
@@ -121,8 +142,8 @@ def test_a_job_dies_with_its_runner(tmp_path):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     child = int((tmp_path / "pid").read_text())
-    runner.kill()
-    runner.wait()
+    process.kill()
+    process.wait()
     while time.monotonic() < deadline:
         try:
             state = Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1].split()[0]
@@ -145,6 +166,27 @@ def test_what_depends_on_a_job_that_is_made_again_is_made_again_from_nothing(uni
     assert (tmp_path / "seed0/score" / FINISHED).exists()
 
 
+def test_what_was_half_made_of_a_job_that_is_made_again_is_made_from_nothing(tmp_path):
+    half = tmp_path / "seed0/score"
+    (half / "checkpoints").mkdir(parents=True)
+    (half / LOG).write_text("stopped")
+    run(tmp_path, "--only", "seed0/score")
+    assert (half / FINISHED).exists() and not (half / "checkpoints").exists()
+
+
+def test_a_world_that_is_added_later_is_scored(tmp_path):
+    def unfinished(*inputs):
+        job = Job("seed0/score", print, inputs=inputs)
+        return [job.name for job in Runner(tmp_path, [job], ())._unfinished()]
+
+    perform(Job("seed0/score", lambda place: None), tmp_path)
+    assert unfinished() == []
+    assert unfinished("world b") == ["seed0/score"]
+    assert not (tmp_path / "seed0/score" / FINISHED).exists()
+    perform(Job("seed0/score", lambda place: None, inputs=("world b",)), tmp_path)
+    assert unfinished("world b") == []
+
+
 def test_a_spent_budget_starts_nothing_more_and_a_later_run_goes_on(tmp_path):
     code, errors = run(tmp_path, "--only", "seed0/train", "--budget-s", "0")
     assert code == 0 and "does not fit" in errors
@@ -154,8 +196,7 @@ def test_a_spent_budget_starts_nothing_more_and_a_later_run_goes_on(tmp_path):
 
 
 def test_two_runs_do_not_share_a_directory(tmp_path):
-    runner = Runner(tmp_path, [], ())
-    with runner._lock(), pytest.raises(UserError, match="another run is at work"):
+    with Runner(tmp_path, [], ())._lock(), pytest.raises(UserError, match="another run is at work"):
         Runner(tmp_path, [], ()).run()
 
 
