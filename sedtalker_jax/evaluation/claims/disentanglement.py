@@ -25,9 +25,8 @@ import numpy as np
 from jaxtyping import Float
 
 from sedtalker_jax import axes
-from sedtalker_jax.data.world.oracle import stretch
 from sedtalker_jax.emotion.labels import ACTIVE, CANONICAL
-from sedtalker_jax.evaluation.claims.animation import clip_tracks
+from sedtalker_jax.evaluation.claims.animation import clip_tracks, controls
 from sedtalker_jax.evaluation.claims.animation_tracks import split_records
 from sedtalker_jax.evaluation.claims.batches import animate, conditions, residual_projection, template_codes
 from sedtalker_jax.evaluation.claims.face_scores import FaceScores
@@ -93,8 +92,7 @@ def swaps(scorer: FaceScores, model: SEDTalker, records: Sequence[Record]) -> di
     """Errors of the unswapped and of the swapped clips, each against its rendered truth."""
     waveforms, codes = [record["waveform"] for record in records], template_codes(model, records)
     own = [np.asarray(record["activation"], np.float32) for record in records]
-    partners = [own[(row + len(own) // 2) % len(own)] for row in range(len(own))]
-    others = [stretch(other, len(mine)).astype(np.float32) for mine, other in zip(own, partners, strict=True)]
+    others = controls(own, scorer.fps)["other-clip"]
     result = {}
     for arm, activations in (("unswapped", own), ("swapped", others)):
         motions = animate(model, waveforms, activations, codes)
