@@ -13,6 +13,8 @@ Scores (E. Jiang et al., arXiv 2601.10000, name the properties; the definitions 
     amplitude, true activation    the same when the animator is given the true activation before and after: what is lost in it
     target heard           share of frames in which the diarizer's heads name the target after the edit
     lip error ratio        largest lip error per frame against the edited truth, over that of the unedited clip against its own
+    the same, replaced     against the truth in which the clip's own emotion gives way to the target, whether it was named or
+                           not; where it is not, the first truth shows both at once
     closure recall change  of p, b, m, edited minus unedited
     leak                   largest motion of any vertex further than 0.3 s from an edit of the middle third
 """
@@ -67,6 +69,7 @@ class ClipScores:
     heard: float
     clipped: float
     lip_errors: tuple[float, float]
+    replaced_lip_error: float
     closures: tuple[int, int]
     unedited_closures: tuple[int, int]
     true_closures: tuple[int, int]
@@ -152,16 +155,19 @@ class EditingEvaluation:
         unedited = model.motion(waveform, model.activations(model.combine(heard), len(waveform)), face)
         vertices = model.codec.vertices(face.vertices, unedited)
         true = self._true(record, EditSchedule(()))[: len(vertices)]
-        scores = {}
-        for system, start in starts.items():
-            edited = self._true(record, EditSchedule((Edit(target, strength, start),)))[: len(vertices)]
-            scores[system] = self._scores(record, target, start, heard, unedited, face, (true, edited))
-        return scores
+        edited = {
+            system: self._true(record, EditSchedule((Edit(target, strength, start),)))[: len(vertices)]
+            for system, start in starts.items()
+        }
+        return {
+            system: self._scores(record, target, start, heard, unedited, face, (true, edited[system]), edited[FROM_SOURCE])
+            for system, start in starts.items()
+        }
 
     def _true(self, record: Mapping[str, Any], schedule: EditSchedule) -> Float[np.ndarray, "F V 3"]:
         return self.oracle.render_edit(dict(record), schedule)
 
-    def _scores(self, record, target, source, heard: Sequence[HeardWindow], unedited, face, truth) -> ClipScores:
+    def _scores(self, record, target, source, heard: Sequence[HeardWindow], unedited, face, truth, replaced) -> ClipScores:
         model, waveform = self.model, record["waveform"]
         vertices = model.codec.vertices(face.vertices, unedited)
         wanted = (truth[1] - truth[0]).astype(np.float64)
@@ -185,6 +191,7 @@ class EditingEvaluation:
             heard=float((names == target).mean()),
             clipped=float(last.clipped.mean()),
             lip_errors=(self._lip_error(edited, truth[1]), self._lip_error(vertices, truth[0])),
+            replaced_lip_error=self._lip_error(edited, replaced),
             closures=self._closures(edited, face, record),
             unedited_closures=self._closures(vertices, face, record),
             true_closures=self._closures(truth[1], face, record),
@@ -249,6 +256,8 @@ def score_table(scores: Mapping[str, Sequence[ClipScores]], speakers: Sequence[s
         put("target_heard", system, bootstrap.mean(np.array([clip.heard for clip in clips])))
         put("held_back_at_bound", system, bootstrap.mean(np.array([clip.clipped for clip in clips])))
         put("lip_error_ratio", system, bootstrap.interval(np.array([clip.lip_errors for clip in clips])))
+        replaced = [(clip.replaced_lip_error, clip.lip_errors[1]) for clip in clips]
+        put("lip_error_ratio_replaced", system, bootstrap.interval(np.array(replaced)))
         pairs = [
             np.array([getattr(clip, name) for clip in clips], np.float64)
             for name in ("closures", "unedited_closures", "true_closures")
@@ -259,7 +268,9 @@ def score_table(scores: Mapping[str, Sequence[ClipScores]], speakers: Sequence[s
         put("largest_leak_unfaded", system, max(clip.raw_leak_mm for clip in clips))
     better = {"monotone": True, "target_heard": True, "amplitude_from_0.7_to_1.3": True, "closure_recall_change": True}
     lower = {
-        name: False for name in rows if name.startswith("largest") or name in ("boundary_step_over_median", "lip_error_ratio")
+        name: False
+        for name in rows
+        if name.startswith("largest") or name in ("boundary_step_over_median", "lip_error_ratio", "lip_error_ratio_replaced")
     }
     units = {"largest_leak": "mm", "largest_leak_unfaded": "mm"}
     table = [ScoreRow(name, values, units.get(name, ""), (better | lower).get(name)) for name, values in rows.items()]

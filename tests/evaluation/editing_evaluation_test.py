@@ -44,7 +44,7 @@ def test_an_edit_by_the_boundary_alpha_brings_the_mean_onto_the_boundary(source)
 
 
 def test_clips_whose_true_face_an_edit_does_not_change_are_left_out_and_counted(monkeypatch):
-    good = ClipScores(ALPHAS, 1.0, 0.9, 1.0, 0.0, (1.0, 1.0), (3, 4), (4, 4), (4, 4), 0.0, 0.5)
+    good = ClipScores(ALPHAS, 1.0, 0.9, 1.0, 0.0, (1.0, 1.0), 0.8, (3, 4), (4, 4), (4, 4), 0.0, 0.5)
 
     class Evaluation:
         strength = {"happy": 0.6}
@@ -66,7 +66,7 @@ def test_clips_whose_true_face_an_edit_does_not_change_are_left_out_and_counted(
 
 
 def test_the_table_counts_clips_that_rise_at_every_step_and_the_worst_leak():
-    good = ClipScores(ALPHAS, 1.0, 0.9, 1.0, 0.0, (1.0, 1.0), (3, 4), (4, 4), (4, 4), 0.0, 0.5)
+    good = ClipScores(ALPHAS, 1.0, 0.9, 1.0, 0.0, (1.0, 1.0), 0.8, (3, 4), (4, 4), (4, 4), 0.0, 0.5)
     falling = ALPHAS.copy()
     falling[10] = falling[9] - 0.1
     bad = dataclasses.replace(good, projections=2 * falling, lip_errors=(2.0, 1.0), leak_mm=0.2)
@@ -75,7 +75,9 @@ def test_the_table_counts_clips_that_rise_at_every_step_and_the_worst_leak():
     assert values["amplitude_true_activation"].value == pytest.approx(0.9)
     assert values["amplitude_from_0.7_to_1.3"].value == 0.5
     assert values["largest_fall_of_rise"].value == pytest.approx(0.05)
-    assert values["lip_error_ratio"].value == 1.5 and values["closure_recall_change"].value == -0.25
+    # Sums over sums: (1 + 2) / (1 + 1), and (0.8 + 0.8) / (1 + 1).
+    assert values["lip_error_ratio"].value == 1.5 and values["lip_error_ratio_replaced"].value == pytest.approx(0.8)
+    assert values["closure_recall_change"].value == -0.25
     assert values["largest_leak"] == 0.2
 
 
