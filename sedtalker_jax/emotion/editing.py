@@ -1,14 +1,16 @@
 """Editing an emotion by walking across the boundaries between emotions (EditEmoTalk, arXiv 2601.10000), over time.
 
 A linear classifier f_k(z) = w_k . z + b_k of labelled embeddings gives unit normals v_k = w_k / |w_k|; an edit is
-z'_t = z_t + sum_k alpha_k(t) s_k v_k. Two things are ours, as the paper's details are not public: z is the embedding whitened
-by the training data, so that a step along a normal respects how embeddings vary together, and s_k makes alpha readable. At
-the mean of an emotion's embeddings the diarizer is in doubt; a person who asks for the emotion is not. So s_k counts what is
-read of the edited embedding, measured on voices that training did not hear (EditDictionary.scaled_to_reading):
+z'_t = z_t + sum_k x_k(t) s_k v_k. Three things are ours, as the paper's details are not public: z is the embedding whitened
+by the training data, so that a step along a normal respects how embeddings vary together; s_k makes alpha readable; and the
+position x_k on the line follows from alpha_k so that what is read changes evenly (emotion.pacing). At the mean of an emotion's
+embeddings the diarizer is in doubt; a person who asks for the emotion is not. So s_k counts what is read of the edited
+embedding, measured on voices that training did not hear (EditDictionary.scaled_to_reading):
 
     alpha = 0    as heard
     alpha = 1    the target is read as strong as its intensity usually is, without doubt about which emotion it is
     alpha < 0    less of it; alpha > 1 more than usual
+    between      that share of the change
 
 After an edit, category and intensity are read again from the edited embedding, so the signals can't contradict each other.
 """
@@ -25,6 +27,7 @@ from jaxtyping import Bool, Float
 
 from sedtalker_jax.emotion.formats import replace_when_complete
 from sedtalker_jax.emotion.labels import NEUTRAL, resolve_label
+from sedtalker_jax.emotion.pacing import STEPS, Pace
 from sedtalker_jax.emotion.schedule import EditSchedule
 from sedtalker_jax.errors import UNREADABLE_ARRAYS, UserError
 
@@ -39,6 +42,9 @@ LEAST_FRAMES, MOST_FRAMES = 50, 256
 
 WITHIN_REACH = 0.9
 """alpha = 1 asks for at most this share of the most that is ever read of a target: for the rest it would lead very far."""
+
+Read = Callable[[Float[np.ndarray, "n C"]], tuple[Float[np.ndarray, "n K"], Float[np.ndarray, " n"]]]
+"""Embeddings -> (strength of every label of a dictionary, intensity): what the heads say and the face is driven by."""
 
 BOUND_QUANTILE, BOUND_FACTOR = 0.999, 1.5
 """Edits are clipped at this factor times this quantile of the training embeddings' Mahalanobis distance from their mean."""
@@ -182,7 +188,7 @@ class EditDictionary:
 
     def scaled_to_reading(
         self,
-        read: Callable[[Float[np.ndarray, "n C"]], tuple[Float[np.ndarray, "n K"], Float[np.ndarray, " n"]]],
+        read: Read,
         embeddings: Float[np.ndarray, "n C"],
         emotions: Sequence[str],
     ) -> EditDictionary:
@@ -194,7 +200,7 @@ class EditDictionary:
         strong as that already, and towards neutral, which has no strength.
 
         Args:
-          read: embeddings -> (strength of every one of `labels`, intensity): what the heads say and the face is driven by.
+          read: what the heads say.
           embeddings: single frames of voices that training did not hear: those that it did are read with too little doubt.
           emotions: the name of each frame's emotion.
         """
@@ -253,19 +259,9 @@ class EditDictionary:
         boundary_alpha = float((offset - start @ normal) / scale) if scale else float("nan")
         return EditDirection(scale * normal @ self.colouring, normal, scale, offset, boundary_alpha)
 
-    def alpha_at_boundary(
-        self, embeddings: Float[np.ndarray, "T C"], direction: EditDirection, step: Float[np.ndarray, " C"] | None = None
-    ) -> float:
-        """The alpha at which the mean of `embeddings` meets the boundary; NaN if it moves along it or away from it.
-
-        Args:
-          embeddings: [T, C], the diarizer's.
-          direction: whose boundary it is.
-          step: [C], what alpha = 1 adds; None = direction.step.
-        """
-        distance = direction.offset - self.whiten(embeddings).mean(axis=0) @ direction.normal
-        speed = float((direction.step if step is None else step) @ self.whitening @ direction.normal)
-        return float(distance / speed) if speed > 0 else float("nan")
+    def distance(self, embeddings: Float[np.ndarray, "T C"], direction: EditDirection) -> float:
+        """How far the mean of `embeddings` [T, C] lies beyond a direction's boundary, in whitened units; negative before it."""
+        return float(self.whiten(embeddings).mean(axis=0) @ direction.normal - direction.offset)
 
     def _boundary(self, j: int, k: int) -> tuple[Float[np.ndarray, " C"], float, Float[np.ndarray, " C"]]:
         """(weight, bias, mean of the source) of the boundary from emotion j to k, or of k against all others where j is k."""
@@ -277,8 +273,28 @@ class EditDictionary:
             start = np.delete(self.class_means, k, axis=0).mean(axis=0)
         return self.weights[k], float(self.biases[k]), start
 
-    def apply(self, embeddings: Float[np.ndarray, "T C"], times: Float[np.ndarray, " T"], schedule: EditSchedule) -> EditResult:
-        """e'_t = e_t + sum_k alpha_k(t) step_k, held back where it would pass the bound.
+    def pace(self, embeddings: Float[np.ndarray, "T C"], step: Float[np.ndarray, " C"], read: Read) -> Pace:
+        """How alpha leads along a step from each of some embeddings (emotion.pacing).
+
+        Args:
+          embeddings: [T, C], the diarizer's.
+          step: [C], what alpha = 1 adds.
+          read: what the heads say.
+        """
+        original = np.asarray(embeddings)
+        shares = np.linspace(-1.0, 1.0, 2 * STEPS + 1)
+        moved = [self.displace(original, np.broadcast_to(x * step, original.shape)).embeddings for x in shares]
+        strengths = np.asarray(read(np.concatenate(moved))[0]).reshape(len(shares), len(original), -1).swapaxes(0, 1)
+        return Pace.of(strengths[:, STEPS:], strengths[:, STEPS::-1])
+
+    def apply(
+        self,
+        embeddings: Float[np.ndarray, "T C"],
+        times: Float[np.ndarray, " T"],
+        schedule: EditSchedule,
+        read: Read | None = None,
+    ) -> EditResult:
+        """e'_t = e_t + sum_k x_k(t) step_k with x_k(t) where alpha_k(t) leads, held back where it would pass the bound.
 
         A frame that the schedule leaves alone comes back unchanged, bit by bit. A frame that lies outside the bound already
         may move towards the mean or along its shell, not further out.
@@ -286,6 +302,8 @@ class EditDictionary:
         Args:
           embeddings: [T, C], the diarizer's.
           times: [T] seconds.
+          schedule: of edits whose displacements add up; each is paced as if it were alone.
+          read: what the heads say, by which alpha is even; None = alpha counts distance, x_k = alpha_k.
         """
         original = np.asarray(embeddings)
         if original.ndim != 2 or original.shape[1] != len(self.mean) or len(original) != len(times):
@@ -293,7 +311,10 @@ class EditDictionary:
             raise UserError(f"embeddings of shape {original.shape} do not fit {wanted}")
         delta = np.zeros(original.shape, np.float64)
         for edit in schedule.edits:
-            delta += edit.alpha_at(times)[:, None] * self.direction(edit.target, edit.source).step
+            step, alphas = self.direction(edit.target, edit.source).step, edit.alpha_at(times)
+            if read is not None and len(original) and ((alphas != 0) & (np.abs(alphas) < 1)).any():
+                alphas = self.pace(original, step, read).positions(alphas)
+            delta += alphas[:, None] * step
         return self.displace(original, delta)
 
     def displace(self, embeddings: Float[np.ndarray, "T C"], delta: Float[np.ndarray, "T C"]) -> EditResult:

@@ -5,7 +5,8 @@
     random      along a random direction of the same length in whitened space, read by the same heads
     one-hot     no embedding: the activation goes over into the target's label, at the strength that faces have in it
 
-Whatever the way, the motion changes by the dictionary's expression gain and parts no shut lips, as in use.
+Ways through the embedding are paced by what is read on them (emotion.pacing). Whatever the way, the motion changes by the
+dictionary's expression gain and parts no shut lips, as in use.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from jaxtyping import Float
 from sedtalker_jax import axes
 from sedtalker_jax.emotion import EditDictionary, EmotionTrack
 from sedtalker_jax.emotion.labels import NEUTRAL
+from sedtalker_jax.emotion.pacing import Pace
 from sedtalker_jax.face.template import FaceTemplate
-from sedtalker_jax.inference.editing import keep_lips_shut
+from sedtalker_jax.inference.editing import keep_lips_shut, strengths
 from sedtalker_jax.inference.pipeline import SEDTalker
 from sedtalker_jax.inference.programs import animate_rows
 
@@ -57,6 +59,7 @@ class ClipSweep:
     target: str
     strength: float
     seed: int
+    _paces: dict[str, Pace] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     def motion(self, arm: str, alphas: Float[np.ndarray, " A"]) -> Float[np.ndarray, "A F R"]:
         """Motion coefficients in metres for every alpha, the whole clip edited.
@@ -78,8 +81,9 @@ class ClipSweep:
 
     def embeddings(self, arm: str, alphas: Float[np.ndarray, " A"]) -> Float[np.ndarray, "A T C"]:
         """Edited embeddings of every alpha, held back at the dictionary's bound."""
-        step = np.broadcast_to(self.step(arm), self.embedding.shape)
-        return np.stack([self.dictionary.displace(self.embedding, alpha * step).embeddings for alpha in alphas])
+        step, pace = self.step(arm), self._pace(arm)
+        positions = [pace.positions(np.full(len(self.embedding), alpha)) for alpha in alphas]
+        return np.stack([self.dictionary.displace(self.embedding, x[:, None] * step).embeddings for x in positions])
 
     def step(self, arm: str) -> Float[np.ndarray, " C"]:
         """What alpha = 1 adds to an embedding.
@@ -98,12 +102,21 @@ class ClipSweep:
             return abs(direction.scale) * drawn / np.linalg.norm(drawn) @ self.dictionary.colouring
         raise ValueError(f"{arm!r} moves no embedding")
 
-    def boundary_alpha(self, arm: str) -> float:
-        """The alpha at which the clip's mean embedding meets the boundary between the two emotions; NaN if it never does."""
+    def boundary_distances(self, arm: str, alphas: Float[np.ndarray, " A"]) -> Float[np.ndarray, " A"]:
+        """How far the clip lies beyond the boundary between the two emotions (EditDictionary.distance) at every alpha.
+
+        NaN for an arm without embeddings.
+        """
         if arm == "one-hot":
-            return float("nan")
+            return np.full(len(alphas), np.nan)
         direction = self.dictionary.direction(self.target, self.source)
-        return self.dictionary.alpha_at_boundary(self.embedding, direction, self.step(arm))
+        return np.array([self.dictionary.distance(embedding, direction) for embedding in self.embeddings(arm, alphas)])
+
+    def _pace(self, arm: str) -> Pace:
+        if arm not in self._paces:
+            read = functools.partial(strengths, self.model, self.dictionary.labels)
+            self._paces[arm] = self.dictionary.pace(self.embedding, self.step(arm), read)
+        return self._paces[arm]
 
     @functools.cached_property
     def unedited(self) -> Float[np.ndarray, "F R"]:

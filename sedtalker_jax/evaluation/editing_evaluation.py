@@ -109,14 +109,17 @@ def targets(record: Mapping[str, Any], known: Sequence[str]) -> list[str]:
     return [name for name in ACTIVE if name in known and name not in present]
 
 
-def step_over_median(projections: Float[np.ndarray, " steps"], alpha: float) -> float:
-    """Size of the step that holds `alpha`, over the median step; NaN where alpha lies outside the steps."""
-    steps = np.diff(projections)
-    if not ALPHAS[0] <= alpha <= ALPHAS[-1]:
-        return float("nan")
-    held = min(int(np.searchsorted(ALPHAS, alpha, side="right")) - 1, len(steps) - 1)
-    median = float(np.median(np.abs(steps)))
-    return float(abs(steps[held]) / median) if median > 0 else float("nan")
+def step_over_median(projections: Float[np.ndarray, " alphas"], distances: Float[np.ndarray, " alphas"]) -> float:
+    """Size of the step that crosses the boundary, over the median step; NaN where none does.
+
+    Args:
+      projections: at each alpha.
+      distances: from the boundary (EditDictionary.distance) at each alpha; NaN where a way has none.
+    """
+    steps = np.abs(np.diff(projections))
+    crossing = np.flatnonzero((distances[:-1] < 0) & (distances[1:] >= 0))
+    median = float(np.median(steps))
+    return float(steps[crossing[0]] / median) if len(crossing) and median > 0 else float("nan")
 
 
 class EditingEvaluation:
@@ -173,19 +176,19 @@ class EditingEvaluation:
         wanted = (truth[1] - truth[0]).astype(np.float64)
         # The projection is taken in the basis of the model's motion: its vertices differ by displacements in that basis only.
         in_basis = model.codec.space.coefficients(wanted) * model.codec.motion_std
-        projections, motion, last = [], unedited, None
+        projections, distances, motion, last = [], [], unedited, None
+        direction = model.edit_dictionary.direction(target, source)
         for alpha in ALPHAS:
             last = edit(model, waveform, EditSchedule((Edit(target, float(alpha), source),)), heard=heard)
             motion = edited_motion(model, waveform, last, face, unedited=unedited)
             projections.append(float(np.vdot((motion - unedited)[: len(wanted)], in_basis) / np.vdot(wanted, wanted)))
+            distances.append(model.edit_dictionary.distance(last.after, direction))
         assert last is not None
         edited = model.codec.vertices(face.vertices, motion)
-        dictionary = model.edit_dictionary
-        crossing = dictionary.alpha_at_boundary(last.before, dictionary.direction(target, source))
         names = np.asarray(last.track.labels)[last.track.probabilities.argmax(axis=1)]
         return ClipScores(
             projections=np.array(projections),
-            boundary_step=step_over_median(np.array(projections), crossing),
+            boundary_step=step_over_median(np.array(projections), np.array(distances)),
             true_amplitude=float(np.vdot(self._true_motion(record, target, source, face)[: len(wanted)], in_basis))
             / float(np.vdot(wanted, wanted)),
             heard=float((names == target).mean()),

@@ -1,7 +1,7 @@
 """Emotion edits of a recording: boundaries fitted to a checkpoint, embeddings moved, the face driven by the result.
 
 What the paper (EditEmoTalk, arXiv 2601.10000) does to one vector per utterance is done to every frame: e'_t = e_t +
-sum_k alpha_k(t) step_k (emotion.editing). Category, intensity and style residual are all read from e', so they can't
+sum_k x(alpha_k(t)) step_k (emotion.editing). Category, intensity and style residual are all read from e', so they can't
 contradict each other.
 
 An animator that attends to the whole clip lets an edit of one second move the face in the next one. So the edited motion is
@@ -129,10 +129,11 @@ def edit(
     dictionary = model.edit_dictionary
     checked = schedule.check(dictionary.labels, len(waveform) / axes.SAMPLE_RATE)
     windows = model.hear(waveform, to_animate=True, given_embedding=given_embedding) if heard is None else heard
+    read = functools.partial(strengths, model, dictionary.labels)
     edited, clipped, active = [], [], []
     for part in windows:
         times = part.window.start / axes.SAMPLE_RATE + axes.speech_frame_times(len(part.embedding))
-        result = dictionary.apply(part.embedding, times, checked)
+        result = dictionary.apply(part.embedding, times, checked, read)
         logits, intensity = (np.asarray(values[0]) for values in model.read_embedding(result.embeddings[None]))
         moved = (result.embeddings != part.embedding).any(axis=1)
         edited.append(
@@ -299,7 +300,7 @@ def fit_edit_dictionary(
         frames.append(embedding)
     fitted = EditDictionary.fit(np.concatenate(rows), names, frames=np.concatenate(frames), regularisation=REGULARISATION)
     if unseen is not None:
-        read = functools.partial(_strengths, model, fitted.labels)
+        read = functools.partial(strengths, model, fitted.labels)
         fitted = fitted.scaled_to_reading(read, *_labelled_frames(model, unseen))
     return fitted if faces is None else dataclasses.replace(fitted, expression_gain=fit_expression_gain(model, faces))
 
@@ -327,7 +328,7 @@ def _labelled_frames(model: SEDTalker, reader: Sequence[Mapping[str, Any]]) -> t
     return np.concatenate(frames), names
 
 
-def _strengths(
+def strengths(
     model: SEDTalker, labels: Sequence[str], embeddings: Float[np.ndarray, "n C"]
 ) -> tuple[Float[np.ndarray, "n K"], Float[np.ndarray, " n"]]:
     """What the heads read and the face is driven by: strength of every label, none for neutral, and intensity."""

@@ -184,6 +184,29 @@ def test_edits_add_up_in_any_order(dictionary):
     np.testing.assert_allclose(both.embeddings - e, np.tile(steps, (20, 1)), atol=1e-9)
 
 
+def test_what_is_read_paces_the_way_and_moves_no_end(dictionary):
+    e, times = labelled_embeddings()[0][::20], np.arange(12) * 0.02
+
+    def read(rows):
+        return 1.0 / (1.0 + np.exp(-dictionary.scores(rows))), np.zeros(len(rows))
+
+    def edited(alpha, **options):
+        return dictionary.apply(e, times, EditSchedule((Edit("happy", alpha),)), **options).embeddings
+
+    for alpha in (-1.0, 0.0, 1.0, 1.4):
+        np.testing.assert_array_equal(edited(alpha, read=read), edited(alpha))
+    constant = edited(0.4, read=lambda rows: (np.zeros((len(rows), len(LABELS))), np.zeros(len(rows))))
+    np.testing.assert_allclose(constant, edited(0.4), atol=1e-9)
+    # Half-way is half of the change of each frame, and lies on the same line.
+    start, middle, end = (edited(alpha, read=read) for alpha in (0.0, 0.5, 1.0))
+    first, second = (np.abs(read(b)[0] - read(a)[0]).sum(axis=1) for a, b in ((start, middle), (middle, end)))
+    moving = first + second > 0.2
+    assert moving.sum() >= 6
+    np.testing.assert_allclose((first / (first + second))[moving], 0.5, atol=0.12)
+    way, whole = middle - start, end - start
+    np.testing.assert_allclose(way, (way @ whole[0] / (whole[0] @ whole[0]))[:, None] * whole, atol=1e-8)
+
+
 def test_edits_stop_at_the_bound_and_say_so(dictionary):
     e = labelled_embeddings()[0][:40]
     result = dictionary.apply(e, np.arange(40) * 0.02, EditSchedule((Edit("happy", 5.0),)))

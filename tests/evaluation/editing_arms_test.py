@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sedtalker_jax.evaluation.editing_arms import ARMS, ROWS, ClipSweep
-from sedtalker_jax.inference.editing import SHUT_WITHIN_M
+from sedtalker_jax.inference.editing import SHUT_WITHIN_M, strengths
 from tests.inference.talker import noise, tiny_talker
 from tests.support import LABELS
 
@@ -64,19 +64,24 @@ def test_steps_lead_where_they_say(sweep):
 
 
 @pytest.mark.parametrize("arm", EMBEDDING_ARMS)
-def test_the_boundary_alpha_brings_the_clips_mean_onto_the_boundary(sweep, arm):
-    dictionary, alpha = sweep.dictionary, sweep.boundary_alpha(arm)
+def test_distances_are_those_of_the_edited_mean_from_the_pairs_boundary(sweep, arm):
+    dictionary, alphas = sweep.dictionary, np.array([0.0, 0.3, 1.0])
     pair = dictionary.labels.index("sad"), dictionary.labels.index("happy")
+    means = dictionary.whiten(sweep.embeddings(arm, alphas)).mean(axis=1)
+    scores = means @ dictionary.pair_weights[pair] + dictionary.pair_biases[pair]
+    found = sweep.boundary_distances(arm, alphas)
+    np.testing.assert_allclose(found, scores / np.linalg.norm(dictionary.pair_weights[pair]), atol=1e-6)
+    assert arm == "random" or (np.diff(found) > 0).all()
+    assert np.isnan(sweep.boundary_distances("one-hot", alphas)).all()
 
-    def score(alpha):
-        mean = dictionary.whiten(sweep.embeddings(arm, np.array([alpha]))[0]).mean(axis=0)
-        return mean @ dictionary.pair_weights[pair] + dictionary.pair_biases[pair]
 
-    if np.isnan(alpha):
-        assert arm == "random" and score(1.0) <= score(0.0)
-    else:
-        assert score(alpha) == pytest.approx(0.0, abs=1e-4 * abs(score(0.0) - score(1.0)) + 1e-5)
-        assert score(1.0) > score(0.0)
+def test_on_its_way_what_is_read_changes_evenly(sweep):
+    alphas = np.linspace(0.0, 1.0, 11)
+    read = [strengths(sweep.model, sweep.dictionary.labels, rows)[0] for rows in sweep.embeddings("ours", alphas)]
+    steps = np.abs(np.diff(read, axis=0)).sum(axis=2).mean(axis=1)
+    assert steps.max() / steps.min() < 1.5
+    direct = sweep.embedding + alphas[:, None, None] * sweep.step("ours")
+    np.testing.assert_allclose(sweep.embeddings("ours", alphas[[0, -1]]), direct[[0, -1]], atol=1e-5)
 
 
 def test_embeddings_stay_inside_the_bound(sweep):

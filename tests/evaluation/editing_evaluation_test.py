@@ -22,20 +22,25 @@ from sedtalker_jax.evaluation.editing_evaluation import (
 def test_the_step_across_the_boundary_is_told_from_the_others():
     curve = ALPHAS.copy()
     curve[10:] += 0.1  # one jump, from alpha 0.45 to 0.5
-    assert step_over_median(curve, 0.47) == pytest.approx(3.0)
-    assert [step_over_median(curve, alpha) for alpha in (0.2, 1.0)] == pytest.approx([1.0, 1.0])
-    assert np.isnan(step_over_median(curve, 1.2)) and np.isnan(step_over_median(np.zeros(21), 0.5))
+    assert step_over_median(curve, ALPHAS - 0.47) == pytest.approx(3.0)
+    assert [step_over_median(curve, ALPHAS - alpha) for alpha in (0.2, 1.0)] == pytest.approx([1.0, 1.0])
+    # A way that begins beyond the boundary, one that does not reach it, one without a boundary, and one that stands still.
+    nowhere = [ALPHAS + 0.1, ALPHAS - 1.2, np.full(21, np.nan)]
+    assert np.isnan([step_over_median(curve, distances) for distances in nowhere]).all()
+    assert np.isnan(step_over_median(np.zeros(21), ALPHAS - 0.5))
 
 
 @pytest.mark.parametrize("source", [None, "sad"])
-def test_an_edit_by_the_boundary_alpha_brings_the_mean_onto_the_boundary(source):
+def test_the_distance_is_zero_where_the_mean_meets_the_boundary(source):
     rng = np.random.default_rng(0)
     names = np.repeat(["happy", "neutral", "sad"], 30)
     rows = 3 * rng.normal(size=(3, 8))[np.repeat(np.arange(3), 30)] + rng.normal(size=(90, 8))
     dictionary = EditDictionary.fit(rows, names)
     clip = rows[:7] + 1.0
-    alpha = dictionary.alpha_at_boundary(clip, dictionary.direction("happy", source))
-    moved = (clip + alpha * dictionary.direction("happy", source).step).mean(axis=0)
+    direction = dictionary.direction("happy", source)
+    clip = clip - dictionary.distance(clip, direction) / direction.scale * direction.step
+    assert dictionary.distance(clip, direction) == pytest.approx(0.0, abs=1e-9)
+    moved = clip.mean(axis=0)
     if source is None:
         score = dictionary.scores(moved)[0]
     else:

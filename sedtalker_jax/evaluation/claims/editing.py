@@ -227,15 +227,17 @@ class EditScorer:
         frames = min(len(wanted), own.shape[1])
         change = own - own[:1]
         aim = float(np.mean(self._change(change[-1:])))
-        rows["ours"] = self._measures(own, true_change, wanted, record, target, sweeps["consistency"].boundary_alpha("ours"))
+        rows["ours"] = self._measures(
+            own, true_change, wanted, record, target, sweeps["consistency"].boundary_distances("ours", ALPHAS)
+        )
         rows["ours"]["target_named_matched"] = rows["ours"]["target_named"]
         if number in self._leaking:
             rows["ours"]["leak_mm"] = self._leak(number)
         for arm in ARMS[1:]:
             rows[arm] = self._other_way(arm, sweeps["consistency"], aim, true_change, wanted, record, target)
         plain = self._moved("plain", sweeps["plain"], "ours", ALPHAS)
-        crossing = sweeps["plain"].boundary_alpha("ours")
-        rows[NO_CONSISTENCY] = self._measures(plain, true_change, wanted, record, target, crossing)
+        distances = sweeps["plain"].boundary_distances("ours", ALPHAS)
+        rows[NO_CONSISTENCY] = self._measures(plain, true_change, wanted, record, target, distances)
         rows[NO_CONSISTENCY]["unedited_lip_error_mm"] = self._lips(plain[0], true, record)["lip_error_mm"]
         rows[UNEDITED] = self._lips(own[0], true, record)
         named = self.evaluator.name(wanted[:frames], template)
@@ -273,7 +275,7 @@ class EditScorer:
             low, high = above[0] - 1, above[0]
             reach = float(np.interp(aim, sizes[[low, high]], grid[[low, high]]))
         motion = self._moved("consistency", sweep, arm, ALPHAS)
-        row = self._measures(motion, true_change, wanted, record, target, sweep.boundary_alpha(arm))
+        row = self._measures(motion, true_change, wanted, record, target, sweep.boundary_distances(arm, ALPHAS))
         matched = self._moved("consistency", sweep, arm, np.array([reach]))[0]
         row["target_named_matched"] = float(self.evaluator.name(matched, record["template"]) == target)
         row["alpha_matched"] = reach
@@ -283,9 +285,9 @@ class EditScorer:
         """Root of the squared displacement of the upper face in every frame, in metres."""
         return np.sqrt(np.maximum(np.einsum("afr,rq,afq->af", change, self._upper_gram, change), 0.0))
 
-    def _measures(self, motion, true_change, wanted, record, target, crossing) -> dict[str, float]:
+    def _measures(self, motion, true_change, wanted, record, target, distances) -> dict[str, float]:
         return {
-            **way_measures(motion, true_change, self._gram, crossing),
+            **way_measures(motion, true_change, self._gram, distances),
             "target_named": float(self.evaluator.name(motion[-1], record["template"]) == target),
             "expression_coefficient_error": self._expression_error(motion[-1], wanted, record),
             **self._lips(motion[-1], wanted, record),
@@ -328,7 +330,7 @@ def way_measures(
     motion: Float[np.ndarray, "A F R"],
     true_change: Float[np.ndarray, "f R"] | None,
     gram: Float[np.ndarray, "R R"],
-    crossing: float,
+    distances: Float[np.ndarray, " A"],
 ) -> dict[str, float]:
     """Measures of the way from alpha = 0 to 1, as the module defines them.
 
@@ -337,7 +339,7 @@ def way_measures(
       true_change: of the truth, edited minus unedited, on the frames that both have. None where it doesn't move enough to be
         measured against (`moves_true_face`): all measures are NaN.
       gram: inner products of the basis in vertices.
-      crossing: alpha at which the boundary is crossed, not finite where it is not.
+      distances: of the clip from the boundary at each of ALPHAS, NaN for a way without one.
     """
     if true_change is None:
         return dict.fromkeys(("monotone", "rising_steps", "boundary_step", "largest_step", "amplitude"), float("nan"))
@@ -350,7 +352,7 @@ def way_measures(
     return {
         "monotone": float((steps > 0).all()),
         "rising_steps": float((steps > 0).mean()),
-        "boundary_step": step_over_median(projections, crossing) if np.isfinite(crossing) else float("nan"),
+        "boundary_step": step_over_median(projections, distances),
         "largest_step": float(np.abs(steps).max() / median) if median > 0 else float("nan"),
         "amplitude": float(projections[-1]),
     }
