@@ -265,7 +265,7 @@ def fit_expression_gain(model: SEDTalker, reader: Sequence[Mapping[str, Any]], n
         frames = min(F, len(truth))
         scale = model.codec.motion_std.astype(np.float64)
         change = (moved - still)[:frames] * scale
-        wanted = (model.codec.normalise(truth) - still[: len(truth)])[:frames] * scale
+        wanted = (model.codec.normalise(truth[:frames]) - still[:frames]) * scale
         product += float(np.vdot(change, wanted))
         square += float(np.vdot(change, change))
     return float(np.clip(product / square, *GAIN_RANGE)) if square > 0 else 1.0

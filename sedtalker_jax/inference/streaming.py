@@ -177,11 +177,13 @@ def join_overlapping(pieces: Iterable[tuple[int, Float[np.ndarray, "f c"]]], tot
     start, held = 0, None
     for first, piece in pieces:
         if held is not None:
-            overlap = start + len(held) - first
+            cut = first - start
+            # First frames and lengths are rounded apart: a short last piece may end a frame before the one it follows.
+            overlap = min(len(held) - cut, len(piece))
             share = np.clip(2.0 * (np.arange(overlap) + 0.5) / max(overlap, 1) - 0.5, 0.0, 1.0)[:, None].astype(piece.dtype)
-            faded = held[len(held) - overlap :] * (1 - share) + piece[:overlap] * share
-            yield held[: len(held) - overlap]
-            piece = np.concatenate([faded, piece[overlap:]])
+            faded = held[cut : cut + overlap] * (1 - share) + piece[:overlap] * share
+            yield held[:cut]
+            piece = np.concatenate([faded, piece[overlap:], held[cut + overlap :]])
         start, held = first, piece
     if held is not None:
         held = held[: total - start]

@@ -54,6 +54,13 @@ def test_faces_without_a_known_emotion_or_template_are_left_out(faces):
     assert fit_expression_gain(tiny_talker(), [*faces, *unknown]) == pytest.approx(1.4, rel=1e-4)
 
 
+def test_a_face_of_one_frame_more_than_its_sound_counts_as_far_as_the_sound_goes(faces):
+    longer = [
+        {**face, **{name: np.concatenate([face[name], face[name][-1:]]) for name in ("motion", "activation")}} for face in faces
+    ]
+    assert fit_expression_gain(tiny_talker(), longer) == pytest.approx(1.4, rel=1e-4)
+
+
 def test_a_face_that_ends_before_its_sound_counts_as_far_as_it_goes(faces):
     short = [{**face, "motion": face["motion"][:-4], "activation": face["activation"][:-4]} for face in faces]
     assert fit_expression_gain(tiny_talker(), short) == pytest.approx(1.4, rel=2e-2)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from sedtalker_jax import axes
+from sedtalker_jax.inference.streaming import join_overlapping
 from sedtalker_jax.inference.windows import split, stitch
 
 
@@ -39,6 +40,27 @@ def test_the_last_frames_are_held_where_rounding_leaves_them_uncovered(window_s)
         assert len(stitched) == total
         np.testing.assert_allclose(stitched, 1.0, atol=1e-6)
     assert uncovered
+
+
+@pytest.mark.parametrize("fps", [23.976, 29.97, 59.94, 30.0])
+@pytest.mark.parametrize("window_s", [5.0, 8.0])
+def test_pieces_of_one_sequence_join_to_it_whichever_ends_first(window_s, fps):
+    ended_before = 0
+    # Also lengths that just need one more window, whose last piece is little longer than the overlap.
+    hop_s = int(window_s * 3 / 4)
+    barely = [int((window_s + hop_s * k) * 16_000) + more for k in range(40) for more in (1, 130, 400)]
+    for num_samples in [*range(6 * 16_000, 40 * 16_000, 9_973), *barely]:
+        total = axes.num_animation_frames(num_samples, fps)
+        whole = np.arange(total + 2, dtype=np.float32)[:, None]
+        pieces = []
+        for window in split(num_samples, window_s, window_s / 4, fps):
+            first = round(window.start / axes.SAMPLE_RATE * fps)
+            pieces.append((first, whole[first : first + axes.num_animation_frames(window.stop - window.start, fps)]))
+        ends = [first + len(piece) for first, piece in pieces]
+        ended_before += ends[-1] < max(ends)
+        joined = np.concatenate(list(join_overlapping(pieces, total)))
+        np.testing.assert_allclose(joined, np.minimum(whole[:total], max(ends) - 1), rtol=1e-6)
+    assert bool(ended_before) == (fps != 30.0)
 
 
 def test_a_cross_fade_rises_steadily_from_one_piece_to_the_next():

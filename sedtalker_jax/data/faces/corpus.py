@@ -26,7 +26,7 @@ from sedtalker_jax.data.corpora.corpus import Clip, Corpus, LeftOutError
 from sedtalker_jax.data.faces.motion_code import encode_motion
 from sedtalker_jax.data.faces.space_fit import fit_space
 from sedtalker_jax.data.faces.surface import Surface
-from sedtalker_jax.data.world.clock import SAMPLE_RATE, num_speech_frames
+from sedtalker_jax.data.world.clock import SAMPLE_RATE, num_animation_frames, num_speech_frames
 from sedtalker_jax.emotion.labels import ACTIVE, CANONICAL, NEUTRAL
 from sedtalker_jax.errors import UNREADABLE_ARRAYS, UserError
 from sedtalker_jax.face.space import FaceSpace
@@ -315,7 +315,7 @@ def common_length(num_frames: int, fps: float, num_samples: int, name: str) -> t
             "sound and motion of different lengths",
             f"{name}: {num_frames} frames at {fps:g} fps last {seconds[0]:.2f} s, its sound {seconds[1]:.2f} s",
         )
-    frames = min(num_frames, int(num_samples / SAMPLE_RATE * fps + 0.5))
+    frames = min(num_frames, num_animation_frames(num_samples, fps))
     samples = min(num_samples, round(frames / fps * SAMPLE_RATE))
     if frames < 2 or num_speech_frames(samples) < 1:
         raise LeftOutError("too short", f"{name}: {frames} frames with sound")
