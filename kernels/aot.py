@@ -52,7 +52,9 @@ platform_name: "CUDA" dnn_version_info { major: 9 minor: 28 } device_description
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns the exit code: 0, or 1 if something does not compile."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--target", default="v5e", help="v5e, v5p, v6e, h200; several TPUs separated by commas")
     parser.add_argument("--specs", default="benchmark", help="arg_specs names, or benchmark, contract, all")
     parser.add_argument("--dtypes", default="float32,bfloat16")

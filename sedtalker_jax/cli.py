@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from sedtalker_jax import comparison_cli, diarize_cli, editing_cli, study_cli, style_cli
 from sedtalker_jax.errors import UserError, about, exit_code
 from sedtalker_jax.outputs import ANIMATION_SUFFIXES, check_output, check_size, write_animation
-from sedtalker_jax.shared_flags import add_embedding, add_subject, given_embedding, given_subject
+from sedtalker_jax.shared_flags import CommandParser, add_embedding, add_subject, given_embedding, given_subject
 
 if TYPE_CHECKING:
     from sedtalker_jax.emotion import EmotionTrack
@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
 def build_parser() -> argparse.ArgumentParser:
     """All commands and their flags."""
-    parser = argparse.ArgumentParser(
-        prog="python -m sedtalker_jax", description="Emotion-aware speech-driven 3D facial animation."
-    )
+    parser = CommandParser(prog="python -m sedtalker_jax", description="Emotion-aware speech-driven 3D facial animation.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
 
     animate = commands.add_parser(

@@ -1,4 +1,6 @@
-"""Flags that several commands have: --embedding where a recording is heard, --subject and --style where a face is moved."""
+"""Flags of the commands: what reads them, and those that several have, --embedding where a recording is heard, --subject and
+--style where a face is moved.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,17 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
     from sedtalker_jax.inference.style import Style
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Reads flags in full only, as do the parsers of its subcommands.
+
+    The beginning of a flag's name may be another flag of another command: `edit --track FILE` must not mean --track-out, and
+    write where `animate --track FILE` reads.
+    """
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, allow_abbrev=False, **options)
 
 
 def add_embedding(parser: argparse.ArgumentParser, more: str = "") -> None:

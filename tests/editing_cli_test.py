@@ -62,6 +62,15 @@ def test_a_mistake_gets_one_line_and_leaves_the_old_output(arguments, expected, 
     assert out.read_text() == "precious" and not (tmp_path / "old.track.json").exists()
 
 
+def test_a_flag_that_other_commands_read_is_not_taken_for_one_that_begins_like_it(edit, tmp_path, capsys):
+    mine = tmp_path / "mine.json"
+    mine.write_text("precious")
+    assert edit("--happy", "1", "--track", "{tmp}/mine.json") == 2
+    error = capsys.readouterr().err.strip()
+    assert "does not know --track" in error and "\n" not in error
+    assert mine.read_text() == "precious"
+
+
 @pytest.mark.parametrize(
     "content, expected",
     [

@@ -45,7 +45,9 @@ CALLS_IN_FLIGHT = 10
 
 def main(argv: list[str] | None = None) -> list[dict]:
     """Runs the benchmark of the command line and returns its rows."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--specs", default="demo,encoder,cpu", help="names of arg_specs.BENCHMARK, or 'all'")
     parser.add_argument("--dtypes", default="float32", help="float32,bfloat16")
     parser.add_argument("--modes", default=",".join(MODES), help="forward,forward_backward")

@@ -73,7 +73,9 @@ def tolerance(spec: arg_specs.ArgSpec) -> float:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--out", type=Path, required=True, help="directory for the results")
     parser.add_argument("--specs", default="study,animator_batch,diarizer,animator_one,cpu,encoder,demo", help="in this order")
     parser.add_argument("--seconds", type=float, default=3.0, help="time limit of one problem, dtype and mode")

@@ -142,7 +142,9 @@ def run(directories: Sequence[str | Path], batches: int, config: PipelineConfig)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m sedtalker_jax.data.benchmark", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m sedtalker_jax.data.benchmark", description=__doc__.split("\n\n")[0], allow_abbrev=False
+    )
     parser.add_argument(
         "--records", nargs="+", metavar="DIR", help="record directories of corpora (default: a small one is made)"
     )

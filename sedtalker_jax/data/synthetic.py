@@ -110,7 +110,9 @@ def rules_of(manifest: dict[str, Any]) -> Rules:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m sedtalker_jax.data.synthetic", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m sedtalker_jax.data.synthetic", description=__doc__.split("\n\n")[0], allow_abbrev=False
+    )
     parser.add_argument("--rules", default="configs/world_rules.toml", help="rules file (default: %(default)s)")
     parser.add_argument("--out", required=True, help="directory to build")
     parser.add_argument("--subset", default="demo", help="a subset of the rules file: demo, full, tiny (default: %(default)s)")

@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit code."""
     from sedtalker_jax.speech import load_audio
 
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0], allow_abbrev=False)
     parser.add_argument("audio", nargs="+", help="recordings of at least two seconds")
     parser.add_argument("--checkpoint", required=True, metavar="DIR", help="workdir of train.py")
     options = parser.parse_args(arguments)

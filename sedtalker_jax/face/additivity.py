@@ -54,7 +54,7 @@ def additive_residual(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0], allow_abbrev=False)
     parser.add_argument("--heads", type=int, default=6, help="number of heads")
     parser.add_argument("--sentences", type=int, default=4, help="sentences of random syllables for each head")
     arguments = parser.parse_args()

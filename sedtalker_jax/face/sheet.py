@@ -67,7 +67,7 @@ def save_picture(path: str | os.PathLike, picture: np.ndarray, colours: int | No
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0], allow_abbrev=False)
     parser.add_argument("--out", required=True, help="picture to write (.png)")
     parser.add_argument("--heads", type=int, default=6, help="number of heads, with consecutive seeds from 10")
     parser.add_argument("--seeds", type=int, nargs="+", help="heads by seed, instead of --heads")

@@ -67,7 +67,7 @@ def sides(talker: SEDTalker, seconds: float) -> dict[str, Callable[[], None]]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints a line per side."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--config", choices=JOINT_CONFIGS, default=JOINT_CONFIGS[0], help="of configs/ (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=10.0, help="of sound (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=3)

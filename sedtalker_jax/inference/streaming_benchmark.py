@@ -86,7 +86,7 @@ def call_seconds(talker: SEDTalker, piece_frames: int) -> tuple[int, float, floa
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints a line per length of a piece and a line per length of a recording. Returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--checkpoint", help="workdir with a causal animator, instead of random weights")
     parser.add_argument("--pieces", nargs="*", type=float, default=[1 / 15, 0.2, 1.0, 4.0], help="seconds of a piece")
     parser.add_argument("--minutes", nargs="*", type=float, default=[1.0, 4.0], help="lengths of whole recordings")

@@ -128,7 +128,7 @@ def alternate(*sides: Callable[[], None], repeats: int) -> list[tuple[float, flo
 
 def main() -> None:
     """Prints one line per measurement, as a table or as JSON lines."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--models", nargs="+", default=["wavlm-base", "wavlm-large"], choices=list(SIZES))
     parser.add_argument("--seconds", nargs="+", type=float, default=[5.0, 20.0])
     parser.add_argument("--passes", nargs="+", default=["forward", "backward"], choices=["forward", "backward"])

@@ -69,7 +69,7 @@ def _random_encoder(model: str):
 
 def main() -> None:
     """Prints a line per length and a line per context."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--model", default="quarter-width", choices=list(MODELS))
     parser.add_argument("--minutes", nargs="*", type=float, default=[5.0, 60.0], help="lengths for peak memory")
     parser.add_argument("--contexts", nargs="*", type=float, default=[0.0, 1.0, 2.0, 5.0, 10.0], help="seconds, each side")

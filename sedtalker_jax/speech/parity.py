@@ -111,7 +111,7 @@ def compare(name: str, seconds: float = 3.0) -> dict[str, float]:
 
 def main() -> None:
     """Prints a table; exits with 1 when a bound of the README does not hold."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("names", nargs="*", default=list(SIZES), help=f"of {', '.join(SIZES)}")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of the longer clip")
     arguments = parser.parse_args()

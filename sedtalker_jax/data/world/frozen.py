@@ -173,7 +173,9 @@ def _write(known: Mapping[str, dict[str, Any]]) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m sedtalker_jax.data.world.frozen", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m sedtalker_jax.data.world.frozen", description=__doc__.split("\n\n")[0], allow_abbrev=False
+    )
     parser.add_argument("rules", nargs="*", help="rules files (default: those of every frozen world)")
     parser.add_argument("--renew", action="store_true", help="take the clips as they are made now: another hash")
     flags = parser.parse_args(arguments)

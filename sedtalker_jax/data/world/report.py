@@ -298,7 +298,9 @@ def make_report(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m sedtalker_jax.data.world.report", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m sedtalker_jax.data.world.report", description=__doc__.split("\n\n")[0], allow_abbrev=False
+    )
     parser.add_argument("--rules", default="configs/world_rules.toml", help="rules file (default: %(default)s)")
     parser.add_argument("--out", required=True, help="directory for the report")
     parser.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
