@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -88,18 +88,20 @@ def read_mesh(path: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the reader's complaint becomes our one line below
-            mesh = pyvista.read(str(path))
+            reader = pyvista.get_reader(str(path))
+            # Where faces have texture coordinates, vertices at seams would come twice, which breaks topology.
+            reader.reader.SetDuplicatePointsForFaceTexture(False)
+            mesh = reader.read()
     except Exception as error:
         raise UserError(f"cannot read {path} as a PLY mesh: {_one_line(error)}") from None
     if mesh.n_points == 0:
         raise UserError(f"{path} holds no vertices; it may be damaged or not a PLY mesh")
-    surface = mesh.triangulate()
-    return np.asarray(mesh.points), np.asarray(surface.faces).reshape(-1, 4)[:, 1:] if surface.n_cells else np.zeros((0, 3))
+    return np.asarray(mesh.points), _fans(mesh.irregular_faces)
 
 
 def _read_obj(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """A Wavefront OBJ read by its own vertex order: mesh libraries split vertices at texture seams, which breaks topology."""
-    vertices, faces = [], []
+    vertices, polygons = [], []
     for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
         parts = line.split()
         try:
@@ -107,13 +109,20 @@ def _read_obj(path: Path) -> tuple[np.ndarray, np.ndarray]:
                 vertices.append([float(value) for value in parts[1:4]])
             elif parts[:1] == ["f"]:
                 corners = [int(part.split("/")[0]) for part in parts[1:]]
-                corners = [corner - 1 if corner > 0 else len(vertices) + corner for corner in corners]
-                faces += [(corners[0], corners[k], corners[k + 1]) for k in range(1, len(corners) - 1)]
+                polygons.append([corner - 1 if corner > 0 else len(vertices) + corner for corner in corners])
         except (ValueError, IndexError):
             raise UserError(f"{path}, line {number} is not valid OBJ: {line.strip()[:60]!r}") from None
     if not vertices or any(len(vertex) != 3 for vertex in vertices):
         raise UserError(f"{path} holds no vertices ('v x y z' lines); is it an OBJ mesh?")
-    return np.array(vertices), np.array(faces).reshape(-1, 3)
+    return np.array(vertices), _fans(polygons)
+
+
+def _fans(polygons: Iterable[Sequence[int]]) -> np.ndarray:
+    """Polygons as triangles [M, 3] round a polygon's first corner: by the corners' order alone, so that faces whose vertices
+    correspond have the same triangles.
+    """
+    triangles = [(corners[0], *pair) for corners in polygons for pair in zip(corners[1:-1], corners[2:], strict=True)]
+    return np.array(triangles, np.int64).reshape(-1, 3)
 
 
 def _one_line(error: Exception) -> str:

@@ -32,6 +32,44 @@ def test_foreign_mesh_keeps_its_vertex_order_through_obj(tmp_path):
     assert mesh.topology == "mesh-4" and not mesh.regions
 
 
+def ply(vertices, faces, texcoords=False):
+    corners = lambda face: f"{len(face)} {' '.join(map(str, face))}"  # noqa: E731
+    # Each face has texture coordinates of its own, so that every edge is a seam.
+    seams = [f" {2 * len(face)} {' '.join(f'{(i + k) / 50}' for k in range(2 * len(face)))}" for i, face in enumerate(faces)]
+    return "\n".join([
+        "ply", "format ascii 1.0", f"element vertex {len(vertices)}", *(f"property float {axis}" for axis in "xyz"),
+        f"element face {len(faces)}", "property list uchar int vertex_indices",
+        *(["property list uchar float texcoord"] if texcoords else []), "end_header",
+        *(" ".join(map(str, vertex)) for vertex in vertices),
+        *(corners(face) + (seam if texcoords else "") for face, seam in zip(faces, seams, strict=True)), "",
+    ])  # fmt: skip
+
+
+def test_a_ply_with_texture_coordinates_keeps_its_vertices(tmp_path):
+    vertices = [(0, 0, 0), (0.1, 0, 0), (0.1, 0.1, 0), (0, 0.1, 0)]
+    faces = [(0, 1, 2), (0, 2, 3)]
+    plain, textured = (
+        load_template(write(tmp_path / f"{name}.ply", ply(vertices, faces, name == "textured")))
+        for name in ("plain", "textured")
+    )
+    np.testing.assert_allclose(textured.vertices, vertices, atol=1e-7)
+    np.testing.assert_array_equal(textured.faces, faces)
+    np.testing.assert_array_equal(plain.faces, faces)
+
+
+def test_polygons_become_the_same_triangles_in_every_pose_and_file(tmp_path):
+    found = []
+    for name, far in (("one", (0.3, 0.3, 0)), ("other", (0.06, 0.06, 0.02))):
+        vertices = [(0, 0, 0), (0.1, 0, 0), far, (0, 0.1, 0), (-0.1, 0.05, 0)]
+        faces = [(0, 1, 2, 3), (0, 3, 4)]
+        found.append(load_template(write(tmp_path / f"{name}.ply", ply(vertices, faces))))
+        lines = [f"v {x} {y} {z}" for x, y, z in vertices] + [f"f {' '.join(str(i + 1) for i in face)}" for face in faces]
+        found.append(load_template(write(tmp_path / f"{name}.obj", "\n".join(lines))))
+    for mesh in found:
+        np.testing.assert_array_equal(mesh.faces, [[0, 1, 2], [0, 2, 3], [0, 3, 4]])
+        check_topology(mesh, "mesh-5", 5, found[0].faces)
+
+
 def write(path, content):
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return path
