@@ -76,13 +76,6 @@ class EditResult:
     embeddings: Float[np.ndarray, "T C"]
     clipped: Bool[np.ndarray, " T"]
 
-    def describe(self) -> str:
-        """One line for the user about what was held back; empty when nothing was."""
-        if not self.clipped.any():
-            return ""
-        share = 100 * self.clipped.mean()
-        return f"the edit was held back in {share:.0f}% of frames, where it would leave what the voice model knows"
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class EditDictionary:

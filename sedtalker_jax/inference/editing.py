@@ -31,7 +31,7 @@ from sedtalker_jax.axes import WaveformArray
 from sedtalker_jax.data.face_codec import CLOSED_WITHIN_M, FaceCodec
 from sedtalker_jax.data.mixing import spread
 from sedtalker_jax.emotion import EditDictionary, EditSchedule, EmotionTrack
-from sedtalker_jax.emotion.editing import EditResult, segment_embeddings
+from sedtalker_jax.emotion.editing import segment_embeddings
 from sedtalker_jax.emotion.labels import ACTIVE, NEUTRAL
 from sedtalker_jax.face.template import FaceTemplate
 from sedtalker_jax.inference.pipeline import Animation, GivenEmbedding, HeardWindow, SEDTalker
@@ -88,7 +88,12 @@ class EditedEmotion:
 
     def describe(self) -> str:
         """One line for the user about frames that were held back; empty when there are none."""
-        return EditResult(self.after, self.clipped).describe()
+        if not self.clipped.any():
+            return ""
+        # A frame that was held back altogether did not move.
+        share = 100 * self.clipped.sum() / (self.active | self.clipped).sum()
+        where = "where it would leave what the voice model knows"
+        return f"the edit was held back in {share:.0f}% of the edited frames, {where}"
 
     def weight_at(self, times: Float[np.ndarray, " F"], reach: float = REACH_S) -> Float[np.ndarray, " F"]:
         """How much of the edited face shows at `times` (seconds): 1 where an edit acts, 0 from `reach` seconds away."""

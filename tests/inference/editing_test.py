@@ -1,5 +1,7 @@
 """Edits of a recording: what they move, what they leave alone, and that all that drives the face is read from e'."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -86,6 +88,16 @@ def test_an_edit_beyond_the_bound_is_held_back_and_says_so():
     dictionary = talker.edit_dictionary
     norms = [np.linalg.norm(dictionary.whiten(e), axis=1) for e in (wild.before, wild.after)]
     assert np.all(norms[1] <= np.maximum(norms[0], dictionary.bound) * (1 + 1e-5))
+
+
+def test_the_share_that_is_held_back_is_one_of_the_edited_frames():
+    talker, waveform = tiny_talker(), noise(2.5)
+    short = talker.edit(waveform, schedule(Edit("upset", 5.0, start=1.0, end=1.02, fade=0.0)))
+    assert 0 < short.clipped.sum() <= short.active.sum() < 0.02 * len(short.active)
+    share = short.clipped.sum() / short.active.sum()
+    assert f"in {100 * share:.0f}% of the edited frames" in short.describe()
+    unmoved = dataclasses.replace(short, active=np.zeros_like(short.active))
+    assert "in 100% of the edited frames" in unmoved.describe()
 
 
 def test_the_weight_falls_from_one_at_the_edit_to_nothing_at_its_reach():
