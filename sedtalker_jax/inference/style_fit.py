@@ -34,6 +34,7 @@ MIN_CAPTURE_S, MAX_CAPTURE_S = 3.0, 30.0
 NUM_STEPS = 150
 LEARNING_RATE = 0.03
 _MISMATCH_S = 0.35  # between sound and motion; more is another recording or frame rate
+_FARTHEST_M = 0.03  # root mean square from the face at rest; speech and expression move a face by some millimetres
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -71,7 +72,8 @@ def fit_style(
       given_embedding: see SEDTalker.
 
     Raises:
-      UserError: a model without subjects, another topology, too short a capture, or sound and motion of different lengths.
+      UserError: a model without subjects, another topology, too short a capture, sound and motion of different lengths, or a
+        capture in another unit or pose than the face at rest.
     """
     if not model.subjects:
         raise UserError("this checkpoint knows no subjects, nor styles; train with model.animator.num_subjects > 0")
@@ -86,13 +88,20 @@ def fit_style(
         raise UserError(f"the capture lasts {used:.2f} s; at least {MIN_CAPTURE_S:g} s are needed")
     waveform = np.asarray(waveform, np.float32)[: int(used * axes.SAMPLE_RATE)]
     frames = min(axes.num_animation_frames(len(waveform), model.fps), len(vertices))
+    displacements = np.asarray(vertices[:frames], np.float32) - face.vertices
+    distance = float(np.sqrt(np.square(displacements, dtype=np.float64).sum(axis=-1).mean()))
+    if not distance <= _FARTHEST_M:
+        raise UserError(
+            f"the capture lies {distance:.3g} m from the face at rest; it must be in metres and posed like the template, "
+            "without the head's own movement"
+        )
     track = model.diarize(waveform, given_embedding=given_embedding) if track is None else track
     residual_width = style_residual_width(model.model.config)
     heard = model.read_windows(waveform, given_embedding)
     windows = window_features(model, waveform, heard, has_residual=residual_width > 0)
     features = np.concatenate(list(join_overlapping(windows, frames)))
     width = features.shape[1] - residual_width
-    motion = model.codec.normalise(space.coefficients(np.asarray(vertices[:frames], np.float32) - face.vertices))
+    motion = model.codec.normalise(space.coefficients(displacements))
     capture = dict(
         content=features[None, :, :width],
         activations=model.activations(track, len(waveform))[None, :frames],

@@ -84,6 +84,10 @@ def test_what_cannot_be_fitted_is_named(capture, tmp_path):
         fit_style(talker, waveform, vertices[:60], face, track)
     with pytest.raises(UserError, match="5 vertices"):
         fit_style(talker, waveform, vertices[:, :5], face, track)
+    turned = vertices @ np.array([[0, 1, 0], [-1, 0, 0], [0, 0, 1]], np.float32)
+    for misplaced in (1_000 * vertices, vertices + np.float32([0, 0, 0.1]), turned):
+        with pytest.raises(UserError, match="in metres and posed like the template"):
+            fit_style(talker, waveform, misplaced, face, track)
     with pytest.raises(UserError, match="another checkpoint"):
         talker.animate(waveform, track, subject=Style(np.zeros(8, np.float32), "0" * 16))
     (tmp_path / "x.npz").write_text("no style")
