@@ -1,6 +1,7 @@
 """The commands: a user's mistakes get one line and exit code 2, and outputs are whole or untouched."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -77,11 +78,12 @@ def test_bad_audio_gets_one_line_and_leaves_the_old_output(command, make, smoke_
     bad = make(tmp_path)
     out = tmp_path / ("old.npy" if command == "animate" else "old.rttm")
     out.write_text("precious")
+    before = sorted(tmp_path.iterdir())
     assert main([command, str(bad), "--checkpoint", str(smoke_checkpoint), "--out", str(out)]) == 2
     error = one_line_error(capsys)
     assert str(bad) in error
     assert out.read_text() == "precious"
-    assert not list(tmp_path.glob(".*tmp*"))
+    assert sorted(tmp_path.iterdir()) == before
 
 
 @pytest.mark.parametrize(
@@ -112,6 +114,38 @@ def test_a_folder_without_a_checkpoint_is_named_with_the_remedy(speech, tmp_path
     assert main(["diarize", str(speech), "--checkpoint", str(tmp_path)]) == 2
     error = one_line_error(capsys)
     assert str(tmp_path) in error and "train.py" in error
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def arrays(step):
+    return [path for path in (step / "state").rglob("d/*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda step: cut(step / "meta" / "metadata"),
+        lambda step: (step / "meta" / "metadata").write_bytes(b""),
+        lambda step: cut(step / "state" / "_METADATA"),
+        lambda step: (step / "state" / "_METADATA").unlink(),
+        lambda step: (step / "state" / "manifest.ocdbt").unlink(),
+        lambda step: cut(step / "state" / "manifest.ocdbt"),
+        lambda step: [path.unlink() for path in arrays(step)],
+        lambda step: [cut(path) for path in arrays(step)],
+        lambda step: shutil.rmtree(step / "state"),
+    ],
+    ids=["meta", "empty meta", "metadata", "no metadata", "no manifest", "manifest", "no arrays", "arrays", "no state"],
+)
+def test_a_damaged_checkpoint_gets_one_line(damage, speech, smoke_checkpoint, tmp_path, capfd):
+    copied = tmp_path / "copied"
+    shutil.copytree(smoke_checkpoint, copied, ignore=shutil.ignore_patterns("events", "plots"))
+    damage(max((copied / "checkpoints").iterdir(), key=lambda step: int(step.name)))
+    assert main(["diarize", str(speech), "--checkpoint", str(copied)]) == 2
+    error = one_line_error(capfd)
+    assert str(copied) in error and "copy it again" in error
 
 
 def test_a_template_of_another_topology_says_why_it_cannot_be_used(speech, smoke_checkpoint, tmp_path, capsys):

@@ -123,7 +123,7 @@ def read_meta(workdir: str | pathlib.Path) -> tuple[dict, int]:
     """Meta of the newest checkpoint under workdir, and its step, without touching arrays.
 
     Raises:
-      UserError: no such directory, or no complete checkpoint in it.
+      UserError: no such directory, no complete checkpoint in it, or its meta is damaged.
     """
     directory = pathlib.Path(workdir).absolute() / "checkpoints"
     if not directory.is_dir():
@@ -134,27 +134,39 @@ def read_meta(workdir: str | pathlib.Path) -> tuple[dict, int]:
     if not steps:
         raise UserError(f"{directory}: holds no finished checkpoint; train one with train.py --workdir={workdir}")
     step = max(steps)
-    return json.loads((directory / str(step) / "meta" / "metadata").read_text()), step
+    path = directory / str(step) / "meta" / "metadata"
+    try:
+        return json.loads(path.read_text()), step
+    except (OSError, ValueError) as error:
+        raise _damaged(path, error) from error
 
 
 def load_params(workdir: str | pathlib.Path, item: str = "ema_params", step: int | None = None) -> Any:
     """All parameters of a checkpoint, as numpy arrays: "ema_params" (what evaluation uses) or "params", with the frozen ones.
 
     Raises:
-      UserError: no finished checkpoint there.
+      UserError: no finished checkpoint there, or a file of its state is missing or damaged.
     """
     if step is None:
         _, step = read_meta(workdir)
     path = pathlib.Path(workdir).absolute() / "checkpoints" / str(step) / "state"
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        metadata = checkpointer.metadata(path).item_metadata.tree
-        wanted = {name: metadata[name] for name in (item, "frozen") if metadata.get(name)}
-        target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), wanted)
-        restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), target)
-        restored = checkpointer.restore(
-            path, args=ocp.args.PyTreeRestore(item=target, restore_args=restore_args, partial_restore=True)
-        )
+    try:
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            metadata = checkpointer.metadata(path).item_metadata.tree
+            wanted = {name: metadata[name] for name in (item, "frozen") if metadata.get(name)}
+            target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), wanted)
+            restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), target)
+            restored = checkpointer.restore(
+                path, args=ocp.args.PyTreeRestore(item=target, restore_args=restore_args, partial_restore=True)
+            )
+    except (OSError, ValueError, KeyError, AttributeError) as error:  # what Orbax raises, depending on the file
+        raise _damaged(path, error) from error
     return combine(restored[item], restored.get("frozen", {}))
+
+
+def _damaged(path: pathlib.Path, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())[:160]
+    return UserError(f"{path}: damaged or incomplete ({reason}); copy it again from where it was trained")
 
 
 def read_temperature(workdir: pathlib.Path) -> float:
