@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 import numpy as np
 
 from sedtalker_jax.emotion import EmotionTrack
-from sedtalker_jax.errors import UNREADABLE_ARRAYS, UserError
+from sedtalker_jax.errors import UNREADABLE_ARRAYS, UserError, about
 from sedtalker_jax.face.mesh_files import MESH_SUFFIXES
 from sedtalker_jax.face.template import load_template
 from sedtalker_jax.face.video import Panel, write_panels
-from sedtalker_jax.outputs import check_output, check_size
+from sedtalker_jax.outputs import check_distinct, check_output, check_size
 
 
 def add_parser(commands) -> None:
@@ -65,7 +66,7 @@ def read_panel(name: str, path: Path, template: str | None, track: Path | None, 
       fps: of .npy files.
 
     Raises:
-      UserError: missing or damaged file, another topology than the template's.
+      UserError: missing or damaged file, another topology than the template's, an emotion that no face has.
     """
     try:
         stored = np.load(path, allow_pickle=False)
@@ -73,11 +74,16 @@ def read_panel(name: str, path: Path, template: str | None, track: Path | None, 
             vertices, faces, known = _checked(stored, path), None, None
         else:
             with stored:
-                vertices, faces, fps = stored["vertices"], stored["faces"], float(stored["fps"])
+                vertices, fps = _checked(stored["vertices"], path), float(stored["fps"])
+                faces = _checked_faces(stored["faces"], vertices.shape[1], path)
                 grid = float(stored["track_frame_rate"]), float(stored["track_start"])
-                known = EmotionTrack(tuple(map(str, stored["labels"])), stored["probabilities"], stored["intensity"], *grid)
+                with about(path):
+                    labels = tuple(map(str, stored["labels"]))
+                    known = EmotionTrack(labels, stored["probabilities"], stored["intensity"], *grid)
     except UNREADABLE_ARRAYS as error:
         raise UserError(f"{path}: neither vertices nor what animate wrote ({error}); give a .npy or .npz file") from error
+    if not 0 < fps < math.inf:
+        raise UserError(f"{path}: moves at {fps:g} frames per second; write it again")
     if faces is None:
         if template is None or Path(template).suffix.lower() not in MESH_SUFFIXES:
             raise UserError(f"{path}: holds vertices alone; name a mesh with their triangles by --template FACE.ply")
@@ -87,15 +93,26 @@ def read_panel(name: str, path: Path, template: str | None, track: Path | None, 
         faces = mesh.faces
     if track is not None:
         known = EmotionTrack.load(track, duration=len(vertices) / fps)
+    if known is not None:
+        with about(path if track is None else track):
+            # What is drawn; it is refused where a label has no colour nor place on a face.
+            known.activation()
     return Panel(vertices, faces, known, name), fps
 
 
 def _checked(vertices: np.ndarray, path: Path) -> np.ndarray:
     if vertices.ndim == 2 and vertices.shape[1] % 3 == 0:
         vertices = vertices.reshape(len(vertices), -1, 3)
-    if vertices.ndim != 3 or vertices.shape[-1] != 3 or not len(vertices) or not np.isfinite(vertices).all():
+    if vertices.ndim != 3 or vertices.shape[-1] != 3 or not vertices.size or not np.isfinite(vertices).all():
         raise UserError(f"{path}: shape {list(vertices.shape)} is no finite motion of vertices [F, V, 3]")
     return vertices
+
+
+def _checked_faces(faces: np.ndarray, num_vertices: int, path: Path) -> np.ndarray:
+    whole = np.issubdtype(faces.dtype, np.integer) and faces.ndim == 2 and faces.shape[1] == 3
+    if not whole or faces.min(initial=0) < 0 or faces.max(initial=0) >= num_vertices:
+        raise UserError(f"{path}: its faces {faces.dtype} {list(faces.shape)} are no triangles of {num_vertices} vertices")
+    return faces
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -107,6 +124,7 @@ def run(arguments: argparse.Namespace) -> None:
     if not arguments.fps > 0:
         raise UserError(f"--fps {arguments.fps:g}: must be more than 0")
     systems, tracks = _named(arguments.systems, "compare"), _named(arguments.track, "--track")
+    check_distinct([target], (*systems.values(), *tracks.values(), arguments.audio, arguments.template))
     strangers = sorted(set(tracks) - set(systems))
     if strangers:
         raise UserError(f"--track {strangers[0]}: no system of that name; there are {', '.join(systems)}")

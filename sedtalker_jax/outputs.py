@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from sedtalker_jax.axes import WaveformArray
@@ -42,6 +42,25 @@ def check_output(path: str | os.PathLike, suffixes: Sequence[str]) -> pathlib.Pa
     except OSError as error:
         raise UserError(f"{target}: can't write there ({error.strerror}); choose another place") from error
     return target
+
+
+def check_distinct(outputs: Iterable[str | os.PathLike | None], inputs: Iterable[str | os.PathLike | None] = ()) -> None:
+    """Finds out before any work is done whether a command would write a file twice, or over what it reads.
+
+    Args:
+      outputs, inputs: files, however they are spelt; None stands for a flag that is not given.
+
+    Raises:
+      UserError: it would.
+    """
+    known = {os.path.realpath(path): "reads" for path in inputs if path is not None}
+    for path in outputs:
+        if path is None:
+            continue
+        place = os.path.realpath(path)
+        if place in known:
+            raise UserError(f"{path}: the same command {known[place]} it; name another file to write")
+        known[place] = "writes"
 
 
 def check_size(size: int) -> int:

@@ -30,6 +30,22 @@ def files(tmp_path):
         "".join(f"v {x} {y} {z}\n" for x, y, z in SHEET) + "".join(f"f {a + 1} {b + 1} {c + 1}\n" for a, b, c in FACES)
     )
     EmotionTrack.constant("angry", 0.5, FRAMES / FPS).save(tmp_path / "angry.json")
+    EmotionTrack.constant("bored", 0.5, FRAMES / FPS, ("neutral", "bored")).save(tmp_path / "bored.json")
+    with np.load(tmp_path / "ours.npz") as stored:
+        whole = dict(stored)
+    changes = {
+        "flat": {"vertices": motion.reshape(FRAMES, -1)},
+        "nan": {"vertices": np.where(motion > 0.1, np.nan, motion)},
+        "words": {"vertices": np.full(motion.shape, "x")},
+        "far": {"faces": FACES + 2},
+        "quads": {"faces": np.array([[0, 1, 3, 2]])},
+        "halves": {"faces": FACES / 2},
+        "still": {"fps": 0.0},
+        "sums": {"probabilities": 2 * track.probabilities},
+        "bored": {"labels": np.array(["bored", *track.labels[1:]])},
+    }
+    for name, change in changes.items():
+        np.savez(tmp_path / f"{name}.npz", **{**whole, **change})
     soundfile.write(tmp_path / "speech.wav", 0.1 * np.sin(np.arange(4800) / 9), 16_000)
     return tmp_path
 
@@ -52,6 +68,10 @@ def test_two_systems_stand_side_by_side_with_sound(files):
     assert np.abs(left[:header] - right[:header]).max() > 60, "two names"
 
 
+def test_flat_vertices_may_lie_in_an_npz(files):
+    assert compare(files, "ours={d}/flat.npz", "--size", "64") == 0
+
+
 @pytest.mark.parametrize(
     "arguments, expected",
     [
@@ -64,6 +84,16 @@ def test_two_systems_stand_side_by_side_with_sound(files):
         (["a={d}/ours.npz", "b={d}/short.npy", "--template", "{d}/face.obj"], "8, 4 frames"),
         (["a={d}/ours.npz", "b={d}/theirs.npy", "--template", "{d}/face.obj", "--fps", "25"], "30 (a), 25 (b) fps"),
         (["a={d}/ours.npz", "--track", "b={d}/angry.json"], "--track b"),
+        (["a={d}/nan.npz"], "nan.npz: shape"),
+        (["a={d}/words.npz"], "words.npz: neither vertices nor"),
+        (["a={d}/far.npz"], "far.npz: its faces"),
+        (["a={d}/quads.npz"], "quads.npz: its faces"),
+        (["a={d}/halves.npz"], "halves.npz: its faces"),
+        (["a={d}/still.npz"], "still.npz: moves at 0"),
+        (["a={d}/sums.npz"], "sums.npz: emotion probabilities"),
+        (["a={d}/bored.npz"], "bored.npz: labels without a face: bored"),
+        (["a={d}/ours.npz", "--track", "a={d}/bored.json"], "bored.json: labels without a face: bored"),
+        (["a={d}/ours.npz", "--audio", "{d}/both.mp4"], "both.mp4: the same command reads it"),
     ],
 )
 def test_what_does_not_fit_is_named_in_one_line(files, arguments, expected, capsys):

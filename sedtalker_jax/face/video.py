@@ -63,8 +63,8 @@ class EmotionStrip:
         canvas = Image.new("RGB", (plot_width * supersample, plot_height * supersample), (247, 247, 249))
         times = np.asarray(track.times)
         # The columns of an activation are ACTIVE, whatever labels the track has and in which order.
-        columns = [ACTIVE.index(name) for name in names]
-        activation = np.clip(np.asarray(track.activation(), float), 0.0, 1.0)[:, columns]
+        activation = np.clip(np.asarray(track.activation(), float), 0.0, 1.0)
+        activation = activation[:, [ACTIVE.index(name) for name in names]]
         at = np.linspace(0.0, self.duration, plot_width * supersample)
         curves = {name: np.interp(at, times, activation[:, k]) for k, name in enumerate(names)} if len(times) else {}
         full_w, full_h = canvas.size

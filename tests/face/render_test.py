@@ -121,6 +121,9 @@ def test_a_failed_video_leaves_the_old_one(tmp_path):
     motion = np.repeat(HEAD.template.vertices[None], 3, 0)
     with pytest.raises(UserError, match="no triangles"):
         write_video(path, motion, np.zeros((0, 3), int), 30.0, size=64)
+    with pytest.raises(UserError, match="labels without a face: bored"):
+        bored = EmotionTrack.constant("bored", 1.0, 1.0, ("neutral", "bored"))
+        write_video(path, motion, FACES, 30.0, track=bored, size=64)
     assert path.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
     with pytest.raises(UserError, match=".mp4"):
         write_video(tmp_path / "talk.gif", motion, FACES, 30.0)
