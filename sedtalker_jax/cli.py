@@ -12,11 +12,20 @@ from typing import TYPE_CHECKING
 
 from sedtalker_jax import comparison_cli, diarize_cli, editing_cli, study_cli, style_cli
 from sedtalker_jax.errors import UserError, about, exit_code
-from sedtalker_jax.outputs import ANIMATION_SUFFIXES, check_output, check_size, write_animation
-from sedtalker_jax.shared_flags import CommandParser, add_embedding, add_subject, given_embedding, given_subject
+from sedtalker_jax.outputs import ANIMATION_SUFFIXES, check_distinct, check_output, check_size, write_animation
+from sedtalker_jax.shared_flags import (
+    CommandParser,
+    add_embedding,
+    add_subject,
+    given_embedding,
+    given_face,
+    given_subject,
+    given_track,
+)
 
 if TYPE_CHECKING:
     from sedtalker_jax.emotion import EmotionTrack
+    from sedtalker_jax.inference.pipeline import SEDTalker
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -138,20 +147,24 @@ def run_animate(arguments: argparse.Namespace) -> None:
     from sedtalker_jax.speech import load_audio
 
     targets = [check_output(path, ANIMATION_SUFFIXES) for path in arguments.out]
-    given = [flag for flag in ("track", "emotion", "trajectory") if getattr(arguments, flag)]
+    check_distinct(targets, (arguments.audio, arguments.template, arguments.track, arguments.style, arguments.embedding))
+    given = [flag for flag in ("track", "emotion", "trajectory") if getattr(arguments, flag) is not None]
     if len(given) > 1:
         raise UserError(f"{' and '.join(f'--{flag}' for flag in given)} each say what the face feels; give one of them")
-    if arguments.intensity is not None and not (arguments.emotion or arguments.trajectory):
+    if arguments.intensity is not None and given in ([], ["track"]):
         raise UserError("--intensity: says how strong --emotion or --trajectory is; give one of them too")
     if arguments.intensity is not None and not 0.0 <= arguments.intensity <= 1.0:
         raise UserError(f"--intensity {arguments.intensity}: must lie between 0 and 1")
-    subject = given_subject(arguments)
     check_size(arguments.size)
-    waveform, embedding = load_audio(arguments.audio), given_embedding(arguments)
+    waveform = load_audio(arguments.audio)
     duration = len(waveform) / 16_000
     model = SEDTalker.load(arguments.checkpoint)
-    track = _given_track(arguments, model.labels, duration)
-    options = dict(template=arguments.template, subject=subject, given_embedding=embedding)
+    track = _given_track(arguments, model, len(waveform))
+    options = dict(
+        template=given_face(arguments, model),
+        subject=given_subject(arguments, model),
+        given_embedding=given_embedding(arguments, model),
+    )
     with about(arguments.audio):
         animation = model.animate(waveform, track, **options)
     for target in targets:
@@ -159,22 +172,18 @@ def run_animate(arguments: argparse.Namespace) -> None:
         print(f"{target}: {len(animation.vertices)} frames at {animation.fps:g} fps, {duration:.2f} s")
 
 
-def _given_track(arguments: argparse.Namespace, labels: Sequence[str], duration: float) -> EmotionTrack | None:
+def _given_track(arguments: argparse.Namespace, model: SEDTalker, num_samples: int) -> EmotionTrack | None:
     """The track that the flags of animate name, None when the diarizer is to be heard."""
     from sedtalker_jax.emotion import EmotionTrack
 
-    if arguments.track:
-        return EmotionTrack.load(arguments.track, labels=labels, duration=duration)
-    for flag in ("emotion", "trajectory"):
-        asked = getattr(arguments, flag)
-        if asked:
-            names = [name.strip() for name in asked.split(",")]
-            unknown = [name for name in names if name not in labels]
-            if unknown or (flag == "emotion" and len(names) > 1):
-                raise UserError(f"--{flag} {asked}: the model knows {', '.join(labels)}")
-            intensity = 1.0 if arguments.intensity is None else arguments.intensity
-            return EmotionTrack.trajectory(names, intensity, duration, labels)
-    return None
+    if arguments.emotion is None and arguments.trajectory is None:
+        return given_track(arguments, model, num_samples)
+    flag = "trajectory" if arguments.emotion is None else "emotion"
+    asked = getattr(arguments, flag)
+    names = [asked] if flag == "emotion" else asked.split(",")
+    intensity = 1.0 if arguments.intensity is None else arguments.intensity
+    with about(f"--{flag} {asked}"):
+        return EmotionTrack.trajectory(names, intensity, num_samples / 16_000, model.labels)
 
 
 def run_prepare(arguments: argparse.Namespace) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sedtalker_jax.errors import UserError, about
 from sedtalker_jax.folders import files_below
-from sedtalker_jax.outputs import TRACK_SUFFIXES, check_output
+from sedtalker_jax.outputs import TRACK_SUFFIXES, check_distinct, check_output
 from sedtalker_jax.shared_flags import add_embedding, given_embedding
 
 if TYPE_CHECKING:
@@ -71,13 +71,13 @@ def run_diarize(arguments: argparse.Namespace) -> None:
     files = audio_files(arguments.audio)
     if arguments.jobs < 1:
         raise UserError(f"--jobs must be at least 1, not {arguments.jobs}")
-    if arguments.out and (len(files) > 1 or arguments.out_dir):
+    if arguments.out is not None and (len(files) > 1 or arguments.out_dir):
         raise UserError(f"--out names one file, but there are {len(files)} recordings; use --out-dir alone")
     if len(files) > 1 and not arguments.out_dir:
         raise UserError(f"{len(files)} recordings need --out-dir")
-    if arguments.per_frame and not (arguments.out or arguments.out_dir):
+    if arguments.per_frame and arguments.out is None and not arguments.out_dir:
         raise UserError("--per-frame: probabilities go into a file; name it by --out or --out-dir")
-    suffix = pathlib.Path(arguments.out).suffix if arguments.out else f".{arguments.format}"
+    suffix = f".{arguments.format}" if arguments.out is None else pathlib.Path(arguments.out).suffix
     if arguments.per_frame and suffix.lower() not in (".json", ".npz"):
         raise UserError(f"--per-frame: only .json and .npz hold per-frame probabilities, not {suffix}")
     saving = {"per_frame": arguments.per_frame and suffix.lower() == ".json", "method": arguments.decoder}
@@ -85,12 +85,13 @@ def run_diarize(arguments: argparse.Namespace) -> None:
         _diarize_one(files[0], arguments, saving)
         return
     folder = pathlib.Path(arguments.out_dir)
-    targets = {file: folder / (file.stem + suffix) for file in files}
-    if len(set(targets.values())) < len(files):
-        raise UserError("--out-dir: two recordings have the same name; diarize their folders one by one")
+    targets = _targets(files, folder, suffix)
     check_output(targets[files[0]], TRACK_SUFFIXES)
+    check_distinct(targets.values(), (*files, arguments.embedding))
     left = [file for file in files if arguments.overwrite or not targets[file].exists()]
-    if arguments.embedding:
+    if len(left) < len(files):
+        print(f"{len(files) - len(left)} of {len(files)} tracks exist already and stay; --overwrite redoes them")
+    if arguments.embedding is not None:
         from sedtalker_jax.data.given_embeddings import given_embedding_size
 
         given_embedding_size(arguments.embedding)  # a file that can't be read is one error, not one per recording
@@ -105,6 +106,20 @@ def run_diarize(arguments: argparse.Namespace) -> None:
     if problems:
         count = f"{len(problems)} of {len(left)} recordings"
         raise UserError(f"{count} could not be diarized (named above); the tracks of the others are in {folder}")
+
+
+def _targets(files: Sequence[pathlib.Path], folder: pathlib.Path, suffix: str) -> dict[pathlib.Path, pathlib.Path]:
+    """Where each recording's track goes."""
+    sources: dict[pathlib.Path, pathlib.Path] = {}
+    for file in files:
+        target = folder / (file.stem + suffix)
+        if target in sources:
+            raise UserError(
+                f"--out-dir: {sources[target]} and {file} would both become {target}; name the files to use instead of the "
+                "folder, or give each folder an --out-dir of its own"
+            )
+        sources[target] = file
+    return {file: target for target, file in sources.items()}
 
 
 def audio_files(paths: Sequence[str]) -> list[pathlib.Path]:
@@ -128,10 +143,13 @@ def audio_files(paths: Sequence[str]) -> list[pathlib.Path]:
 def _diarize_one(file: pathlib.Path, arguments: argparse.Namespace, saving: dict) -> None:
     from sedtalker_jax.speech import store_audio
 
-    target = check_output(arguments.out, TRACK_SUFFIXES) if arguments.out else None
-    embedding = given_embedding(arguments)
-    with about(file), store_audio(file) as waveform:
-        track = _load(arguments.checkpoint).diarize(waveform, given_embedding=embedding)
+    target = None if arguments.out is None else check_output(arguments.out, TRACK_SUFFIXES)
+    check_distinct([target], (file, arguments.embedding))
+    with store_audio(file) as waveform:
+        model = _load(arguments.checkpoint)
+        embedding = given_embedding(arguments, model)
+        with about(file):
+            track = model.diarize(waveform, given_embedding=embedding)
     if target is not None:
         track.save(target, name=file.stem, **saving)
         return
@@ -170,7 +188,7 @@ def _diarize_file(model: SEDTalker, file: pathlib.Path, target: pathlib.Path, sa
 
     try:
         with about(file):
-            embedding = given_embeddings.given_embedding(embeddings, file.stem) if embeddings else None
+            embedding = None if embeddings is None else given_embeddings.given_embedding(embeddings, file.stem)
             with store_audio(file) as waveform:
                 model.diarize(waveform, given_embedding=embedding).save(target, name=file.stem, **saving)
     except UserError as error:

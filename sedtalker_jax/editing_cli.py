@@ -9,8 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from sedtalker_jax.emotion.labels import CANONICAL
 from sedtalker_jax.errors import UserError, about
-from sedtalker_jax.outputs import ANIMATION_SUFFIXES, TRACK_SUFFIXES, check_output, check_size, write_animation
-from sedtalker_jax.shared_flags import add_embedding, add_subject, given_embedding, given_subject
+from sedtalker_jax.outputs import (
+    ANIMATION_SUFFIXES,
+    TRACK_SUFFIXES,
+    check_distinct,
+    check_output,
+    check_size,
+    write_animation,
+)
+from sedtalker_jax.shared_flags import add_embedding, add_subject, given_embedding, given_face, given_subject
 
 if TYPE_CHECKING:
     from sedtalker_jax.emotion import EditDictionary, EditSchedule
@@ -134,13 +141,13 @@ def read_schedule(edits: Sequence[dict[str, str]], schedule: str | None = None, 
     from sedtalker_jax.emotion.editing import compose
     from sedtalker_jax.emotion.formats import read_segments
 
-    if words and not schedule:
+    if words is not None and schedule is None:
         raise UserError("--words: only a --schedule has edits by word")
     parts = []
     if edits:
         parts.append(EditSchedule.from_list([_entry(edit) for edit in edits]))
-    if schedule:
-        aligned = [(word.label, word.start, word.end) for word in read_segments(words)] if words else None
+    if schedule is not None:
+        aligned = None if words is None else [(word.label, word.start, word.end) for word in read_segments(words)]
         parts.append(EditSchedule.load(schedule, aligned))
     return compose(parts)
 
@@ -152,20 +159,27 @@ def run(arguments: argparse.Namespace) -> None:
     from sedtalker_jax.speech import load_audio
 
     targets = [check_output(path, ANIMATION_SUFFIXES) for path in arguments.out]
-    pictures = {name: check_output(path, (".png",)) for name in ("sheet", "plot") if (path := getattr(arguments, name))}
+    asked = {name: getattr(arguments, name) for name in ("sheet", "plot")}
+    pictures = {name: check_output(path, (".png",)) for name, path in asked.items() if path is not None}
     track_out = None
-    if arguments.track_out:
+    if arguments.track_out is not None:
         track_out = check_output(arguments.track_out, TRACK_SUFFIXES)
     elif targets:
         track_out = check_output(targets[0].with_suffix(".track.json"), TRACK_SUFFIXES)
+    check_distinct(
+        (*targets, track_out, *pictures.values()),
+        (arguments.audio, arguments.schedule, arguments.words, arguments.template, arguments.style, arguments.embedding),
+    )
     check_size(arguments.size)
     schedule = read_schedule(arguments.edits, arguments.schedule, arguments.words)
     if not targets and track_out is None and not pictures:
         raise UserError("nothing to make: give --out, --track-out, --sheet or --plot")
     if not schedule.edits and set(pictures) != {"sheet"}:
         raise UserError("no edit is given: name one, such as --happy 0.8, or a --schedule")
-    waveform, embedding, subject = load_audio(arguments.audio), given_embedding(arguments), given_subject(arguments)
+    waveform = load_audio(arguments.audio)
     model = SEDTalker.load(arguments.checkpoint)
+    embedding, subject = given_embedding(arguments, model), given_subject(arguments, model)
+    face = given_face(arguments, model) if targets or "sheet" in pictures else None
     dictionary = model.edit_dictionary
     schedule = schedule.check(dictionary.labels, len(waveform) / 16_000)
     with about(arguments.audio):
@@ -173,7 +187,7 @@ def run(arguments: argparse.Namespace) -> None:
     if line := edited.describe():
         print(line)
     if targets:
-        animation = animate_edited(model, waveform, edited, template=arguments.template, subject=subject)
+        animation = animate_edited(model, waveform, edited, template=face, subject=subject)
         for target in targets:
             write_animation(target, animation, waveform, size=arguments.size)
             print(f"{target}: {len(animation.vertices)} frames at {animation.fps:g} fps, {len(waveform) / 16_000:.2f} s")
@@ -191,7 +205,7 @@ def run(arguments: argparse.Namespace) -> None:
         from sedtalker_jax.face.sheet import save_picture
         from sedtalker_jax.inference.editing_sheet import edit_sheet
 
-        options = dict(template=arguments.template, subject=subject, given_embedding=embedding)
+        options = dict(template=face, subject=subject, given_embedding=embedding)
         picture, time = edit_sheet(model, waveform, **options)
         save_picture(pictures["sheet"], picture)
         print(f"{pictures['sheet']}: every emotion at {time:.2f} s")

@@ -23,7 +23,7 @@ class UserError(Exception):
 
 @contextlib.contextmanager
 def about(path: str | os.PathLike) -> Iterator[None]:
-    """Puts the file that a user's mistake is about in front of its message, where it is not named."""
+    """Puts the file or flag that a user's mistake is about in front of its message, where it is not named."""
     try:
         yield
     except UserError as error:

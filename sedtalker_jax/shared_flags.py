@@ -1,5 +1,7 @@
-"""Flags of the commands: what reads them, and those that several have, --embedding where a recording is heard, --subject and
---style where a face is moved.
+"""Flags of the commands: what reads them, those that several have, and what they name.
+
+--embedding where a recording is heard, --template, --track, --subject and --style where a face is moved. What does not fit the
+model is an error about the file that a flag names, whatever else the command reads.
 """
 
 from __future__ import annotations
@@ -7,12 +9,12 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from sedtalker_jax.errors import UserError
+from sedtalker_jax.errors import UserError, about
 
 if TYPE_CHECKING:
-    import numpy as np
-    from jaxtyping import Float
-
+    from sedtalker_jax.emotion import EmotionTrack
+    from sedtalker_jax.face.template import FaceTemplate
+    from sedtalker_jax.inference.pipeline import GivenEmbedding, SEDTalker
     from sedtalker_jax.inference.style import Style
 
 
@@ -36,15 +38,18 @@ def add_embedding(parser: argparse.ArgumentParser, more: str = "") -> None:
     )
 
 
-def given_embedding(arguments: argparse.Namespace) -> Float[np.ndarray, " C"] | None:
-    """What the flag names, None without it.
+def given_embedding(arguments: argparse.Namespace, model: SEDTalker) -> GivenEmbedding:
+    """What --embedding names, None without it.
 
     Raises:
-      UserError: no readable file, or no vector in it.
+      UserError: no readable file, no vector in it, or none that the model reads.
     """
     from sedtalker_jax.data.given_embeddings import read_embedding
 
-    return read_embedding(arguments.embedding) if arguments.embedding else None
+    if arguments.embedding is None:
+        return None
+    with about(arguments.embedding):
+        return model.check_embedding(read_embedding(arguments.embedding))
 
 
 def add_subject(parser: argparse.ArgumentParser) -> None:
@@ -57,14 +62,47 @@ def add_subject(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--style", metavar="FILE", help="way of moving that fit-style made, instead of a training subject's")
 
 
-def given_subject(arguments: argparse.Namespace) -> str | Style | None:
+def given_subject(arguments: argparse.Namespace, model: SEDTalker) -> str | Style | None:
     """What --subject or --style names, None without either.
 
     Raises:
-      UserError: both are given, or no style is in the file.
+      UserError: both are given, no style is in the file, or the model can't move a face like that.
     """
-    from sedtalker_jax.inference.style import Style
+    from sedtalker_jax.inference.style import Style, subject_row
 
-    if arguments.subject and arguments.style:
+    if arguments.subject is not None and arguments.style is not None:
         raise UserError("--subject and --style each say whose way of moving the face takes on; give one of them")
-    return Style.load(arguments.style) if arguments.style else arguments.subject
+    subject = arguments.subject if arguments.style is None else Style.load(arguments.style)
+    with about(arguments.checkpoint if arguments.style is None else arguments.style):
+        subject_row(model, subject)
+    return subject
+
+
+def given_face(arguments: argparse.Namespace, model: SEDTalker) -> FaceTemplate:
+    """The face that --template names, the model's first one without it.
+
+    Raises:
+      UserError: no face of the model's topology, or a model that moves none.
+    """
+    with about(arguments.checkpoint if arguments.template is None else arguments.template):
+        return model.template(arguments.template)
+
+
+def given_track(arguments: argparse.Namespace, model: SEDTalker, num_samples: int) -> EmotionTrack | None:
+    """What --track names, None without it.
+
+    Args:
+      num_samples: of the recording at 16 kHz.
+
+    Raises:
+      UserError: no readable file, or a track that can't drive the model's face.
+    """
+    from sedtalker_jax.axes import SAMPLE_RATE
+    from sedtalker_jax.emotion import EmotionTrack
+
+    if arguments.track is None:
+        return None
+    with about(arguments.track):
+        track = EmotionTrack.load(arguments.track, labels=model.labels, duration=num_samples / SAMPLE_RATE)
+        model.activations(track, num_samples)
+    return track

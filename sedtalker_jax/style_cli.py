@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from sedtalker_jax.outputs import check_output
-from sedtalker_jax.shared_flags import add_embedding, given_embedding
+from sedtalker_jax.errors import about
+from sedtalker_jax.outputs import check_distinct, check_output
+from sedtalker_jax.shared_flags import add_embedding, given_embedding, given_face, given_track
 
 
 def add_parser(commands) -> None:
@@ -31,18 +32,22 @@ def run(arguments: argparse.Namespace) -> None:
     from pathlib import Path
 
     from sedtalker_jax.comparison_cli import read_panel
-    from sedtalker_jax.emotion import EmotionTrack
     from sedtalker_jax.inference.pipeline import SEDTalker
+    from sedtalker_jax.inference.style import check_knows_subjects
     from sedtalker_jax.inference.style_fit import fit_style
     from sedtalker_jax.speech import load_audio
 
     target = check_output(arguments.out, (".npz",))
-    waveform, embedding = load_audio(arguments.audio), given_embedding(arguments)
+    check_distinct([target], (arguments.audio, arguments.motion, arguments.template, arguments.track, arguments.embedding))
+    waveform = load_audio(arguments.audio)
     model = SEDTalker.load(arguments.checkpoint)
+    with about(arguments.checkpoint):
+        check_knows_subjects(model)
+    face = given_face(arguments, model)
     panel, _ = read_panel("capture", Path(arguments.motion), arguments.template, None, model.fps)
-    duration = len(waveform) / 16_000
-    track = EmotionTrack.load(arguments.track, labels=model.labels, duration=duration) if arguments.track else None
-    face = model.template(arguments.template)
-    fit = fit_style(model, waveform, panel.vertices, face, track, given_embedding=embedding)
+    track = given_track(arguments, model, len(waveform))
+    embedding = given_embedding(arguments, model)
+    with about(arguments.motion):
+        fit = fit_style(model, waveform, panel.vertices, face, track, given_embedding=embedding)
     fit.style.save(target)
     print(f"{target}: squared vertex error on the capture's last third {fit.before:.4f} -> {fit.after:.4f}")

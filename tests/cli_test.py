@@ -9,6 +9,9 @@ import soundfile
 
 from sedtalker_jax.cli import main
 from sedtalker_jax.emotion import EmotionTrack
+from sedtalker_jax.inference.pipeline import SEDTalker
+from sedtalker_jax.inference.style import Style
+from tests.inference.talker import subject_talker
 
 
 def tone(seconds, rate=16_000, channels=1):
@@ -100,7 +103,14 @@ def test_bad_audio_gets_one_line_and_leaves_the_old_output(command, make, smoke_
         (["--out", "{tmp}/x.npy", "--track", "{tmp}/no.json"], "no.json"),
         (["--out", "{tmp}/x.npy", "--size", "9"], "--size"),
         (["--out", "{tmp}/x.npy", "--subject", "ann"], "knows no subjects"),
-        (["--out", "{tmp}/x.npy", "--trajectory", "happy,bored"], "--trajectory happy,bored: the model knows neutral"),
+        (["--out", "{tmp}/x.npy", "--trajectory", "happy,bored"], "--trajectory happy,bored: unknown emotion 'bored'"),
+        (["--out", "{tmp}/x.npy", "--emotion", "happy,sad"], "--emotion happy,sad: unknown emotion"),
+        (["--out", "{tmp}/x.npy", "--emotion", ""], "--emotion : unknown emotion ''"),
+        (["--out", "{tmp}/x.npy", "--trajectory", ""], "--trajectory : unknown emotion ''"),
+        (["--out", "{tmp}/x.npy", "--emotion", "", "--track", ""], "--track and --emotion"),
+        (["--out", "{tmp}/x.npy", "--track", ""], "unknown emotion track format"),
+        (["--out", "{tmp}/x.npy", "--style", ""], "no style"),
+        (["--out", "{tmp}/x.npy", "--embedding", ""], "no .npy file of an embedding"),
         (["--out", "{tmp}/x.npy", "--trajectory", "happy", "--emotion", "sad"], "--emotion and --trajectory"),
     ],
 )
@@ -157,6 +167,71 @@ def test_a_template_of_another_topology_says_why_it_cannot_be_used(speech, smoke
     )
     error = one_line_error(capsys)
     assert "3 vertices" in error and not out.exists()
+
+
+@pytest.fixture
+def animate(speech, monkeypatch):
+    """Runs the command with a model of random parameters that knows subjects."""
+    monkeypatch.setattr(SEDTalker, "load", classmethod(lambda cls, directory: subject_talker()))
+    return lambda *flags: main(["animate", str(speech), "--checkpoint", "checkpoint", *map(str, flags)])
+
+
+def test_emotions_have_any_case_and_synonyms(animate, tmp_path):
+    out = tmp_path / "x.npz"
+    for flags, leading in (
+        (["--emotion", "joy"], "happy"),
+        (["--emotion", "Happy"], "happy"),
+        (["--trajectory", "Anger"], "angry"),
+    ):
+        assert animate(*flags, "--out", out) == 0
+        with np.load(out) as stored:
+            assert {stored["labels"][k] for k in stored["probabilities"].argmax(axis=1)} == {leading}
+
+
+def test_the_file_that_does_not_fit_is_named_and_not_the_recording(animate, tmp_path, capsys):
+    (tmp_path / "triangle.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
+    EmotionTrack.constant("bored", 1.0, 1.5, labels=("neutral", "bored")).save(tmp_path / "bored.npz")
+    with np.load(tmp_path / "bored.npz") as stored:
+        arrays = dict(stored)
+    np.savez(tmp_path / "sums.npz", **{**arrays, "probabilities": 3 * arrays["probabilities"]})
+    nothing = {"probabilities": np.zeros((0, 2)), "intensity": np.zeros(0)}
+    np.savez(tmp_path / "empty.npz", **{**arrays, **nothing, "labels": np.array(["neutral", "happy"])})
+    Style(np.zeros(8, np.float32), "0" * 16).save(tmp_path / "style.npz")
+    np.save(tmp_path / "vector.npy", np.zeros(3))
+    named = [
+        ("--template", "head-99", "'head-99' in this face space; it has head-0, head-1"),
+        ("--template", tmp_path / "triangle.obj", "triangle.obj: template 'triangle' has 3 vertices"),
+        ("--track", tmp_path / "bored.npz", "bored.npz: the track speaks of bored"),
+        ("--track", tmp_path / "sums.npz", "sums.npz: emotion probabilities must sum to one"),
+        ("--track", tmp_path / "empty.npz", "empty.npz: the emotion track is empty"),
+        ("--style", tmp_path / "style.npz", "style.npz: the style was fitted to another checkpoint"),
+        ("--embedding", tmp_path / "vector.npy", "vector.npy: this checkpoint reads no embedding"),
+        ("--subject", "zed", "checkpoint: subject 'zed' is none of those"),
+    ]
+    for flag, value, expected in named:
+        assert animate(flag, value, "--out", tmp_path / "x.npy") == 2
+        error = one_line_error(capsys)
+        assert expected in error and "speech.wav" not in error, error
+
+
+def test_no_output_takes_the_place_of_another_file_of_the_command(animate, speech, tmp_path, capsys):
+    names = ("old.npz", "style.npz", "track.npz", "face.npz", "vector.npy", "sound.mp4")
+    for name in names:
+        (tmp_path / name).write_text("precious")
+    (tmp_path / "link.npz").symlink_to("old.npz")
+    colliding = [
+        ["--out", "old.npz", "--out", "old.npz"],
+        ["--out", "old.npz", "--out", "link.npz"],
+        *(["--out", name, f"--{flag}", name] for flag, name in (("style", "style.npz"), ("track", "track.npz"))),
+        *(["--out", name, f"--{flag}", name] for flag, name in (("template", "face.npz"), ("embedding", "vector.npy"))),
+    ]
+    for flags in colliding:
+        assert animate(*(flag if flag.startswith("-") else tmp_path / flag for flag in flags)) == 2
+        assert flags[-1] in (error := one_line_error(capsys)) and "the same command" in error
+    video = tmp_path / "sound.mp4"
+    assert main(["animate", str(video), "--checkpoint", "checkpoint", "--out", str(video)]) == 2
+    assert "sound.mp4: the same command reads it" in one_line_error(capsys)
+    assert all((tmp_path / name).read_text() == "precious" for name in names)
 
 
 def test_animate_writes_frames_of_the_recordings_length(speech, smoke_checkpoint, tmp_path):

@@ -59,12 +59,36 @@ def test_run_again_it_does_what_is_missing(recordings, smoke_checkpoint, in_one_
     monkeypatch.setattr(diarize_cli, "_diarize_file", lambda *job: done.append(job[1].name) or diarize_file(*job))
     assert run(recordings, smoke_checkpoint, tmp_path) == 2
     assert done == ["b.wav", "d.wav", "e.wav"] and (tmp_path / "a.json").read_text() == "kept"
-    assert "2 of 3 recordings" in errors(capsys)[-1]
-    shown = tmp_path / "nothing-left"
-    shown.mkdir()
+    shown = capsys.readouterr()
+    assert "2 of 5 tracks exist already and stay; --overwrite redoes them" in shown.out
+    assert "2 of 3 recordings" in shown.err.strip().splitlines()[-1]
+    complete = tmp_path / "nothing-left"
+    complete.mkdir()
     for name in "abcde":
-        (shown / f"{name}.json").touch()
-    assert run(recordings, tmp_path / "no-checkpoint", shown) == 0, "with nothing to do, no model is loaded"
+        (complete / f"{name}.json").touch()
+    assert run(recordings, tmp_path / "no-checkpoint", complete) == 0, "with nothing to do, no model is loaded"
+    assert "5 of 5 tracks exist already" in capsys.readouterr().out
+
+
+def test_recordings_of_one_name_are_named_with_the_remedy(tmp_path, capsys):
+    for name in ("a.wav", "clip.flac", "clip.wav"):
+        soundfile.write(tmp_path / name, np.zeros(16_000), 16_000)
+    assert run(tmp_path, "checkpoint", tmp_path / "out") == 2
+    (line,) = errors(capsys)
+    assert f"{tmp_path / 'clip.flac'} and {tmp_path / 'clip.wav'} would both become" in line and "a.wav" not in line
+    assert "name the files to use instead of the folder" in line
+
+
+def test_no_track_takes_the_place_of_a_file_that_is_read(recordings, tmp_path, capsys):
+    vectors = tmp_path / "a.npz"
+    vectors.write_text("precious")
+    command = ["diarize", str(recordings / "a.wav"), "--checkpoint", "checkpoint", "--embedding", str(vectors)]
+    for flags in (["--out", str(vectors)], ["--out-dir", str(tmp_path), "--format", "npz", "--overwrite"]):
+        assert main([*command, *flags]) == 2
+        (line,) = errors(capsys)
+        assert "a.npz: the same command reads it" in line and vectors.read_text() == "precious"
+    assert main([*command[:4], "--out", ""]) == 2
+    assert "is a folder" in errors(capsys)[0]
 
 
 def test_mistakes_are_one_line(recordings, smoke_checkpoint, tmp_path, capsys):

@@ -10,6 +10,7 @@ from sedtalker_jax.cli import main
 from sedtalker_jax.editing_cli import read_schedule
 from sedtalker_jax.emotion import EmotionTrack
 from sedtalker_jax.inference.pipeline import SEDTalker
+from sedtalker_jax.inference.style import Style
 from tests.inference.talker import noise, tiny_talker
 
 
@@ -69,6 +70,48 @@ def test_a_flag_that_other_commands_read_is_not_taken_for_one_that_begins_like_i
     error = capsys.readouterr().err.strip()
     assert "does not know --track" in error and "\n" not in error
     assert mine.read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--out", "{tmp}/a.npz", "--track-out", "{tmp}/a.npz"],
+        ["--sheet", "{tmp}/a.png", "--plot", "{tmp}/a.png"],
+        ["--out", "{tmp}/a.npz", "--style", "{tmp}/a.npz"],
+        ["--out", "{tmp}/a.npz", "--template", "{tmp}/a.npz"],
+        ["--track-out", "{tmp}/a.json", "--schedule", "{tmp}/a.json"],
+        ["--out", "{tmp}/a.npz", "--schedule", "{tmp}/a.track.json"],
+        ["--track-out", "{tmp}/a.txt", "--schedule", "{tmp}/b.json", "--words", "{tmp}/a.txt"],
+    ],
+)
+def test_no_output_takes_the_place_of_another_file_of_the_command(flags, edit, tmp_path, capsys):
+    for name in ("a.npz", "a.png", "a.json", "a.track.json", "a.txt"):
+        (tmp_path / name).write_text("precious")
+    assert edit("--happy", "1", *flags) == 2
+    error = capsys.readouterr().err.strip()
+    assert "the same command" in error and "\n" not in error
+    assert all((tmp_path / name).read_text() == "precious" for name in ("a.npz", "a.png", "a.json", "a.track.json", "a.txt"))
+
+
+@pytest.mark.parametrize("flag", ["--schedule", "--words", "--sheet", "--plot", "--track-out"])
+def test_an_empty_name_is_none(flag, edit, capsys):
+    assert edit("--happy", "1", "--out", "{tmp}/x.npz", flag, "") == 2
+    assert "error: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "flags, expected",
+    [
+        (["--template", "head-99"], "'head-99'"),
+        (["--style", "{tmp}/style.npz"], "style.npz: this checkpoint knows no subjects"),
+        (["--subject", "ann"], "error: this checkpoint knows no subjects"),
+    ],
+)
+def test_what_does_not_fit_the_model_is_named_and_not_the_recording(flags, expected, edit, tmp_path, capsys):
+    Style(np.zeros(8, np.float32), "0" * 16).save(tmp_path / "style.npz")
+    assert edit("--happy", "1", "--out", "{tmp}/x.npz", *flags) == 2
+    error = capsys.readouterr().err.strip()
+    assert expected in error and "speech.wav" not in error and "\n" not in error
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from sedtalker_jax.emotion import decoding, formats
 from sedtalker_jax.emotion.formats import Segment
 from sedtalker_jax.emotion.keyframes import KeyFrames
 from sedtalker_jax.emotion.labels import ACTIVE, CANONICAL, NEUTRAL, label_index, resolve_label
-from sedtalker_jax.errors import UNREADABLE_ARRAYS, UserError
+from sedtalker_jax.errors import UNREADABLE_ARRAYS, UserError, about
 
 SPEECH_FRAME_RATE = 50.0
 """Hz: the frame rate of the speech encoders (16,000 / 320)."""
@@ -373,7 +373,7 @@ class EmotionTrack:
     @classmethod
     def _load_npz(cls, source: Path) -> EmotionTrack:
         try:
-            with np.load(source, allow_pickle=False) as data:
+            with about(source), np.load(source, allow_pickle=False) as data:
                 duration = float(data["duration"])
                 return cls(
                     tuple(str(label) for label in data["labels"]),

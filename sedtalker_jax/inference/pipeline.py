@@ -181,7 +181,7 @@ class SEDTalker:
         by_length: dict[int, list[tuple[int, int, Window]]] = {}
         waveforms = [self._checked(waveform) for waveform in waveforms]
         given = [None] * len(waveforms) if given_embeddings is None else given_embeddings
-        given = [self._given(embedding) for embedding in given]
+        given = [self.check_embedding(embedding) for embedding in given]
         for row, waveform in enumerate(waveforms):
             windows = split(len(waveform), self.window_s, self.overlap_s, self.fps)
             heard.append([None] * len(windows))
@@ -434,7 +434,7 @@ class SEDTalker:
         """
         asked = self.model.config.reads_given and use_residual and style_residual_width(self.model.config) > 0
         if asked or given_embedding is not None:
-            self._given(given_embedding)
+            self.check_embedding(given_embedding)
         return self.hear(waveform, given_embedding=given_embedding) if asked else None
 
     def templates(self) -> tuple[str, ...]:
@@ -456,7 +456,12 @@ class SEDTalker:
             raise UserError(f"the recording lasts {seconds:.3f} s; at least {MIN_DURATION_S} s are needed to hear speech")
         return waveform
 
-    def _given(self, embedding: GivenEmbedding) -> np.ndarray | None:
+    def check_embedding(self, embedding: GivenEmbedding) -> GivenEmbedding:
+        """A recording's own vector as the diarizer reads it, None where it hears the sound; see SEDTalker.
+
+        Raises:
+          UserError: there is one and it reads none, or there is none, or one of another size, and it does.
+        """
         diarizer = self.model.config.diarizer
         return checked_embedding(embedding, 0 if diarizer is None else diarizer.given_size)
 
@@ -475,15 +480,18 @@ class SEDTalker:
         """The face to animate; see `animate` for what may be given.
 
         Raises:
-          UserError: unreadable file, or another topology than the model's.
+          UserError: no such name, unreadable file, or another topology than the model's.
         """
         if self.codec is None:
             raise UserError("this checkpoint holds a diarizer alone; animating needs one trained with faces too")
         space = self.codec.space
-        if template is None or (isinstance(template, str) and template in space.template_names):
-            return space.template(space.template_names[0] if template is None else template)
+        if template is None:
+            return space.template(space.template_names[0])
         if not isinstance(template, FaceTemplate):
-            template = load_template(template)
+            path = pathlib.Path(template)
+            if str(template) in space.template_names or not (path.suffix or path.exists()):
+                return space.template(str(template))
+            template = load_template(path)
         check_topology(template, space.topology, space.num_vertices, space.faces)
         return template
 

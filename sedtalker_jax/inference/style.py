@@ -58,6 +58,16 @@ def style_digest(params: Any) -> str:
     return hashlib.sha256(table.tobytes()).hexdigest()[:16]
 
 
+def check_knows_subjects(model: SEDTalker) -> None:
+    """Finds out whether a model has ways of moving to choose from.
+
+    Raises:
+      UserError: it has none.
+    """
+    if not model.subjects:
+        raise UserError("this checkpoint knows no subjects, nor styles; train with model.animator.num_subjects > 0")
+
+
 def subject_row(model: SEDTalker, subject: str | Style | None) -> int | Float[np.ndarray, " C"] | None:
     """What the animator takes for a subject that a user gave.
 
@@ -66,8 +76,7 @@ def subject_row(model: SEDTalker, subject: str | Style | None) -> int | Float[np
     """
     if subject is None:
         return None
-    if not model.subjects:
-        raise UserError("this checkpoint knows no subjects, nor styles; train with model.animator.num_subjects > 0")
+    check_knows_subjects(model)
     if isinstance(subject, Style):
         if subject.model != style_digest(model.params):
             raise UserError("the style was fitted to another checkpoint; fit it to this one")

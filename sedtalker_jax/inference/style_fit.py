@@ -23,7 +23,7 @@ from sedtalker_jax.errors import UserError
 from sedtalker_jax.face.template import FaceTemplate
 from sedtalker_jax.inference.pipeline import GivenEmbedding, SEDTalker
 from sedtalker_jax.inference.streaming import join_overlapping, style_residual_width, window_features
-from sedtalker_jax.inference.style import Style, style_digest
+from sedtalker_jax.inference.style import Style, check_knows_subjects, style_digest
 from sedtalker_jax.models.sedtalker import SEDTalkerModel
 from sedtalker_jax.models.subject import UNKNOWN_SUBJECT
 from sedtalker_jax.training.motion_losses import FaceLossConstants, motion_sums, motion_weights
@@ -75,8 +75,7 @@ def fit_style(
       UserError: a model without subjects, another topology, too short a capture, sound and motion of different lengths, or a
         capture in another unit or pose than the face at rest.
     """
-    if not model.subjects:
-        raise UserError("this checkpoint knows no subjects, nor styles; train with model.animator.num_subjects > 0")
+    check_knows_subjects(model)
     space = model.codec.space
     if vertices.shape[1:] != (space.num_vertices, 3):
         raise UserError(f"the capture has {vertices.shape[1]} vertices, the model's topology {space.num_vertices}")

@@ -6,6 +6,7 @@ import pytest
 import soundfile
 
 from sedtalker_jax.cli import main
+from sedtalker_jax.emotion import EmotionTrack
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.inference.pipeline import SEDTalker
 from sedtalker_jax.inference.style import Style
@@ -62,6 +63,17 @@ def test_the_commands_fit_a_style_and_animate_with_it(capture, tmp_path, capsys,
         np.load(out), talker.animate(waveform, template=mesh, subject=Style.load(style)).vertices, atol=1e-6
     )
     capsys.readouterr()
+    fitted, fitting = (tmp_path / "a.npz").read_bytes(), ["fit-style", *given, "--audio", voice]
+    for flags in (["--motion", style], ["--motion", motion, "--track", style], ["--motion", motion, "--embedding", style]):
+        assert main([*fitting, *flags, "--out", style]) == 2
+        assert "the same command reads it" in capsys.readouterr().err
+    np.save(motion, 1_000 * vertices)
+    assert main([*fitting, "--motion", motion, "--out", style]) == 2
+    assert f"error: {motion}: the capture lies" in capsys.readouterr().err
+    EmotionTrack.constant("bored", 1.0, SECONDS, ("neutral", "bored")).save(tmp_path / "bored.npz")
+    assert main([*fitting, "--motion", motion, "--track", str(tmp_path / "bored.npz"), "--out", style]) == 2
+    assert "bored.npz: the track speaks of bored" in capsys.readouterr().err
+    assert (tmp_path / "a.npz").read_bytes() == fitted
     both = [*given, "--style", style, "--subject", "ann", "--out", out]
     for command in (["animate", voice], ["edit", voice, "--happy", "1"]):
         assert main([*command, *both]) == 2
