@@ -92,7 +92,7 @@ def write_animation(path: str | os.PathLike, animation: Animation, waveform: Wav
 
     target = pathlib.Path(path)
     if target.suffix.lower() == ".mp4":
-        from sedtalker_jax.face.render import write_video
+        from sedtalker_jax.face.video import write_video
 
         moving = animation.vertices, animation.faces, animation.fps
         write_video(target, *moving, waveform=waveform, track=animation.track, size=size)

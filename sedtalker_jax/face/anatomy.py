@@ -89,12 +89,12 @@ def _ears(out: np.ndarray, p: Identity) -> None:
     skin_x = 72.5 * (1.0 + 0.035 * p.face_width)
     for name, sign in (("ear_left", 1.0), ("ear_right", -1.0)):
         # Hinged at the front edge, the back turned outwards.
-        z = np.cos(angle) * (u - 12.0) + 12.0 - np.sin(angle) * out_of * 0.0
+        z = np.cos(angle) * (u - 12.0) + 12.0
         x = skin_x + np.sin(angle) * (12.0 - u) * 0.9 + out_of
         block = c.blocks[name]
         out[block, 0] = sign * (x - 2.0)
         out[block, 1] = (-10.0 + v) * size
-        out[block, 2] = (z - 6.0) * 1.0
+        out[block, 2] = z - 6.0
 
 
 @lru_cache(maxsize=1)
@@ -105,7 +105,7 @@ def _brow_weights() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
     c = chart()
     x, y = shape.grid_coordinates()
-    front = shape.loft(Identity())[0][:, 2] > 30.0
+    front = shape.loft(Identity())[:, 2] > 30.0
     skin = (c.part == 0) & front & (y > 2.0) & (y < 45.0)
     triangles = c.faces[np.all(skin[c.faces], axis=1)]
     points = np.stack([x, y], -1)
@@ -134,7 +134,7 @@ def build_positions(identity: Identity) -> np.ndarray:
     """Vertex positions of the head at rest (lips closed, eyes open), [V, 3] in millimetres."""
     c, p = chart(), identity
     x0, y0 = shape.grid_coordinates()
-    out, _ = shape.loft(p)
+    out = shape.loft(p)
     skin = c.part == 0
     front = skin & (out[:, 2] > 5.0)
     fade = smoothstep(out[front, 2], 5.0, 30.0)

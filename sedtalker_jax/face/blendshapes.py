@@ -220,7 +220,6 @@ def _mouth_shapes(f: _Fields, out: np.ndarray) -> None:
         stretch[:, 1] += _lips_toward_slit(f, 0.22, 0.22, half)
         out[INDEX[f"mouthStretch{side}"]] = stretch
         press = _vector(0.0, _lips_toward_slit(f, 0.45, 0.45, half), -2.2 * f.red * half)
-        press[:, 1] += half * rim * 0.0
         out[INDEX[f"mouthPress{side}"]] = press + _vector(sign * 1.5 * corner, -0.6 * corner, 0.0)
         lift = bump(f.x, f.y, sign * 11.0, -62.0, 14.0, 17.0) * f.front * half
         drop = bump(f.x, f.y, sign * 11.0, -74.0, 14.0, 16.0) * f.front * half

@@ -100,8 +100,3 @@ def visemes_of(symbol: str) -> tuple[str, ...]:
     # Once per symbol and process, since answers are cached.
     warnings.warn(f"unknown phoneme '{symbol}' is shown as a schwa", stacklevel=2)
     return ("UH",)
-
-
-def is_closure(symbol: str) -> bool:
-    """Whether the lips close for this phoneme (p, b, m)."""
-    return "PP" in visemes_of(symbol)

@@ -9,11 +9,7 @@ from types import MappingProxyType
 import numpy as np
 
 from sedtalker_jax.face import anatomy, shape
-from sedtalker_jax.face.chart import LIP_ROWS, MOUTH_CORNER, MOUTH_ROW, chart
-
-DISJOINT = ("lips", "nose", "eyes", "brows", "forehead", "cheeks", "jaw", "neck", "eyeballs", "scalp", "ears", "mouth_inner",
-            "around_mouth", "around_eyes")  # fmt: skip
-"""Regions that share no vertex and together cover the head. The others are unions or parts of these."""
+from sedtalker_jax.face.chart import LIP_ROWS, MOUTH_CORNER, MOUTH_ROW, ROW_Y, chart
 
 
 @lru_cache(maxsize=1)
@@ -46,7 +42,7 @@ def head_regions() -> Mapping[str, np.ndarray]:
     take("eyeballs", shape.part_mask("eyeball_left", "eyeball_right"))
     take("mouth_inner", shape.part_mask("mouth_inner", "teeth_upper", "teeth_lower", "tongue"))
     take("ears", shape.part_mask("ear"))
-    take("neck", skin & (row >= np.searchsorted(-np.array(_row_y()), 117.0)))
+    take("neck", skin & (row >= np.searchsorted(-np.array(ROW_Y), 117.0)))
     take("scalp", skin & ((shape.scalp() > 0.5) | (mean[:, 2] <= 5.0)))
     rim = shape.part_mask("lid_rim")
     eye_ellipse = ((ax - 31.5) / 17.5) ** 2 + (y / 5.5) ** 2
@@ -66,12 +62,6 @@ def head_regions() -> Mapping[str, np.ndarray]:
     regions["face"] = regions["upper_face"] | regions["mouth"] | regions["nose"] | regions["cheeks"] | regions["jaw"]
     indices = {name: np.nonzero(mask)[0].astype(np.int32) for name, mask in regions.items()}
     return MappingProxyType(indices)
-
-
-def _row_y() -> tuple[float, ...]:
-    from sedtalker_jax.face.chart import ROW_Y
-
-    return ROW_Y
 
 
 @lru_cache(maxsize=1)
@@ -101,10 +91,3 @@ def head_landmarks() -> Mapping[str, int]:
         "eye_upper_right": int(c.eye_upper[1][len(c.eye_upper[1]) // 2]),
         "eye_lower_right": int(c.eye_lower[1][len(c.eye_lower[1]) // 2]),
     })  # fmt: skip
-
-
-def lip_opening(vertices: np.ndarray) -> np.ndarray:
-    """Distance between the inner lips' midpoints, vertices [..., V, 3] of the built-in topology -> [...], same unit."""
-    marks = head_landmarks()
-    gap = vertices[..., marks["upper_inner_lip"], :] - vertices[..., marks["lower_inner_lip"], :]
-    return np.sqrt((gap**2).sum(-1))

@@ -250,10 +250,3 @@ def render_sheet(
             for k, vertices in enumerate(row):
                 sheet.paste(Image.fromarray(renderer.render(vertices)), (left + k * width, top + r * height))
     return np.asarray(sheet)
-
-
-def write_video(path, vertices, faces, fps, waveform=None, track=None, **options) -> None:
-    """Writes a talking face as .mp4: video.write_video, which documents the arguments, under the name of this module."""
-    from sedtalker_jax.face.video import write_video as write
-
-    write(path, vertices, faces, fps, waveform, track, **options)

@@ -133,9 +133,8 @@ def grid_coordinates() -> tuple[np.ndarray, np.ndarray]:
     skin take the coordinates of the place they hang on.
     """
     c = chart()
-    position, flat_y = loft(Identity())
+    position = loft(Identity())
     x, y = position[:, 0].copy(), position[:, 1].copy()
-    del flat_y
     n_mouth = len(c.mouth_upper)
     for ring in c.blocks["mouth_rings"]:
         x[ring], y[ring] = x[c.mouth_loop], y[c.mouth_loop]
@@ -164,8 +163,8 @@ def _brow_chart(sign: float) -> tuple[np.ndarray, np.ndarray]:
     return sign * x, y + 0.0 * x
 
 
-def loft(identity: Identity) -> tuple[np.ndarray, np.ndarray]:
-    """Skin without features, [V, 3] mm (zeros off the skin), and each row's half width at its vertices, [V]."""
+def loft(identity: Identity) -> np.ndarray:
+    """Skin without features, [V, 3] mm (zeros off the skin)."""
     c, p = chart(), identity
     table = _loft_tables().copy()
     y_front = table[:, 0].copy()
@@ -201,7 +200,7 @@ def loft(identity: Identity) -> tuple[np.ndarray, np.ndarray]:
     out[c.crown] = [0.0, 115.0, -8.0]
     for upper, lower in ((c.mouth_upper, c.mouth_lower), *zip(c.eye_upper, c.eye_lower, strict=True)):
         out[lower] = out[upper]
-    return out, np.zeros(c.num_vertices)
+    return out
 
 
 def lid_profile(across: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -262,7 +261,7 @@ def place_lips(out: np.ndarray, p: Identity) -> None:
 @lru_cache(maxsize=1)
 def grid_coordinates_raw() -> tuple[np.ndarray, np.ndarray]:
     """x and y of the mean loft at the skin's vertices (see grid_coordinates for the others)."""
-    position, _ = loft(Identity())
+    position = loft(Identity())
     return position[:, 0], position[:, 1]
 
 
@@ -372,7 +371,7 @@ def scalp() -> np.ndarray:
     Along rows and columns, so that the hairline is as smooth as the grid.
     """
     c = chart()
-    position, _ = loft(Identity())
+    position = loft(Identity())
     y, z = position[:, 1], position[:, 2]
     column = np.abs(c.column)
     above = np.where(c.row <= HAIRLINE_ROW, 1.0, np.where(c.row == HAIRLINE_ROW + 1, 0.35, 0.0))
@@ -421,4 +420,4 @@ def part_mask(*names: str) -> np.ndarray:
 @lru_cache(maxsize=1)
 def grid_coordinates_z() -> np.ndarray:
     """z of the mean loft in millimetres, [V]; zero off the skin."""
-    return loft(Identity())[0][:, 2]
+    return loft(Identity())[:, 2]

@@ -1,8 +1,7 @@
 """A low-rank space of face motion: vertices = template + coefficients . basis, with rows that are orthonormal in metres.
 
 Since the rows are orthonormal in the Euclidean metric of all vertices, squared errors of coefficients are squared errors of
-vertices (summed over the mesh, within the space). The motion's mean is kept apart and is not subtracted: zero coefficients
-are the neutral face.
+vertices (summed over the mesh, within the space). The motion's mean is not subtracted: zero coefficients are the neutral face.
 """
 
 from __future__ import annotations
@@ -24,15 +23,14 @@ from sedtalker_jax.face.template import FaceTemplate
 class FaceSpace:
     """The space of a data set's face motion.
 
-    topology, faces [M, 3], basis [R, 3V] float32, mean_motion [3V] (mean displacement of the data it was fitted to), templates
-    [n, V, 3] with names, regions, fps, head_seeds (of built-in heads, may be empty), residual: root mean square vertex distance
-    in metres that the basis leaves on the data it was fitted to (NaN when unknown).
+    topology, faces [M, 3], basis [R, 3V] float32, templates [n, V, 3] with names, regions, fps, head_seeds (of built-in heads,
+    may be empty), residual: root mean square vertex distance in metres that the basis leaves on the data it was fitted to (NaN
+    when unknown).
     """
 
     topology: str
     faces: np.ndarray
     basis: np.ndarray
-    mean_motion: np.ndarray
     template_names: tuple[str, ...]
     templates: np.ndarray
     regions: Mapping[str, np.ndarray] = field(default_factory=dict)
@@ -85,11 +83,6 @@ class FaceSpace:
         flat = np.asarray(displacements, np.float32).reshape(*displacements.shape[:-2], 3 * self.num_vertices)
         return flat @ self.basis.T
 
-    def residual_of(self, displacements: np.ndarray) -> float:
-        """Root mean square distance in metres between displacements [F, V, 3] and their projection onto the space."""
-        error = self.displacements(self.coefficients(displacements)) - displacements
-        return float(np.sqrt((error.astype(np.float64) ** 2).sum(-1).mean()))
-
     @classmethod
     def fit(
         cls,
@@ -105,7 +98,7 @@ class FaceSpace:
     ) -> FaceSpace:
         """Principal axes (uncentred) of displacements [n, V, 3] in metres; signs fixed so that the result is deterministic.
 
-        The Gram matrix of the samples is used when they are fewer than coordinates, so that a fit costs n^2 V.
+        They come from the Gram matrix of the samples, so that a fit costs n^2 V.
 
         Raises:
           UserError: when there are fewer samples than `rank`, or values that are not finite.
@@ -132,7 +125,7 @@ class FaceSpace:
         if regions is None:
             regions = templates[0].regions if templates else {}
         return cls(
-            topology, np.asarray(faces, np.int32), basis.astype(np.float32), samples.mean(0).astype(np.float32),
+            topology, np.asarray(faces, np.int32), basis.astype(np.float32),
             tuple(t.name for t in templates), stack.astype(np.float32), dict(regions), float(fps),
             tuple(int(s) for s in head_seeds), residual,
         )  # fmt: skip
@@ -146,7 +139,7 @@ class FaceSpace:
         regions: dict[str, Any] = {f"region_{name}": np.asarray(value, np.int32) for name, value in self.regions.items()}
         with replace_when_complete(path) as temporary, open(temporary, "wb") as file:
             np.savez(
-                file, topology=np.array(self.topology), faces=self.faces, basis=self.basis, mean_motion=self.mean_motion,
+                file, topology=np.array(self.topology), faces=self.faces, basis=self.basis,
                 template_names=np.array(self.template_names, dtype=np.str_), templates=self.templates,
                 fps=np.float64(self.fps), head_seeds=np.array(self.head_seeds, np.int64), residual=np.float64(self.residual),
                 **regions,
@@ -166,7 +159,7 @@ class FaceSpace:
             with np.load(path, allow_pickle=False) as content:
                 arrays = {key: content[key] for key in content.files}
             return cls(
-                str(arrays["topology"]), arrays["faces"], arrays["basis"], arrays["mean_motion"],
+                str(arrays["topology"]), arrays["faces"], arrays["basis"],
                 tuple(str(name) for name in arrays["template_names"]), arrays["templates"],
                 {key[7:]: value for key, value in arrays.items() if key.startswith("region_")},
                 float(arrays["fps"]), tuple(int(s) for s in arrays["head_seeds"]), float(arrays.get("residual", np.nan)),

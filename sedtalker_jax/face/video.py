@@ -174,6 +174,7 @@ def write_panels(
       waveform: [S] in [-1, 1] at `sample_rate`, the sound.
       size: width and height of each face in pixels.
       yaw, pitch: see FaceRenderer.
+      progress: shows a bar.
 
     Raises:
       UserError: when the path does not end in .mp4, cannot be written, or rendering is not possible here.

@@ -39,8 +39,7 @@ def random_talker(config: SEDTalkerConfig, seconds: float) -> SEDTalker:
     basis = np.linalg.qr(rng.normal(size=(3 * NUM_VERTICES, RANK)))[0].T.astype(np.float32)
     names = tuple(f"face-{i}" for i in range(CODE + 2))
     templates = rng.normal(0, 0.05, (len(names), NUM_VERTICES, 3)).astype(np.float32)
-    mean = np.zeros(3 * NUM_VERTICES, np.float32)
-    space = FaceSpace("random", np.array([[0, 1, 2]]), basis, mean, names, templates, fps=FPS)
+    space = FaceSpace("random", np.array([[0, 1, 2]]), basis, names, templates, fps=FPS)
     codec = FaceCodec.fit(space, [rng.normal(0, 0.01, (2 * RANK, RANK))], list(names), CODE)
     return SEDTalker(model, params, codec, {"labels": labels, "fps": FPS, "config": {"pipeline": {"max_seconds": seconds}}})
 

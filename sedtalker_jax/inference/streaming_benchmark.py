@@ -55,7 +55,7 @@ def random_talker() -> SEDTalker:
     basis = np.linalg.qr(rng.normal(size=(300, RANK)))[0].T.astype(np.float32)
     templates = rng.normal(0, 0.05, (CODE + 1, 100, 3)).astype(np.float32)
     names = tuple(map(str, range(CODE + 1)))
-    space = FaceSpace("random", np.array([[0, 1, 2]]), basis, np.zeros(300, np.float32), names, templates)
+    space = FaceSpace("random", np.array([[0, 1, 2]]), basis, names, templates)
     codec = FaceCodec.fit(space, [rng.normal(0, 0.01, (200, RANK))], list(names), CODE)
     meta = {
         "labels": config.model.labels,

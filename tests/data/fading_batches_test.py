@@ -27,7 +27,7 @@ def codec():
     rng = np.random.default_rng(0)
     basis = np.linalg.qr(rng.normal(size=(3 * V, RANK)))[0].T
     faces = np.stack([np.arange(V - 2), np.arange(1, V - 1), np.arange(2, V)], axis=1)
-    space = FaceSpace("strip", faces, basis.astype(np.float32), np.zeros(3 * V, np.float32), ("head",),
+    space = FaceSpace("strip", faces, basis.astype(np.float32), ("head",),
                       rng.normal(size=(1, V, 3)).astype(np.float32),
                       {"upper_face": np.arange(4), "lips": np.arange(6, 9)}, FPS)  # fmt: skip
     return FaceCodec.fit(space, [rng.normal(size=(50, RANK))], ["head"], 2)

@@ -31,9 +31,7 @@ def oracle():
     face = heads[0].template
     names = tuple(oracle.faces.head_name("train", number) for number in range(HEADS))
     templates = np.stack([head.template.vertices for head in heads]).astype(np.float32)
-    oracle.faces.space = FaceSpace(
-        "world", face.faces, basis, np.zeros(basis.shape[1], np.float32), names, templates, face.regions
-    )
+    oracle.faces.space = FaceSpace("world", face.faces, basis, names, templates, face.regions)
     return oracle
 
 

@@ -9,8 +9,9 @@ import pytest
 from sedtalker_jax.face import anatomy, shape
 from sedtalker_jax.face.chart import chart
 from sedtalker_jax.face.head import HeadSpec, make_head
-from sedtalker_jax.face.regions import DISJOINT, head_landmarks, head_regions, lip_opening
+from sedtalker_jax.face.regions import head_landmarks, head_regions
 from sedtalker_jax.face.rig import ARKIT_NAMES, INDEX, NUM_WEIGHTS, WEIGHT_NAMES, pose, with_correctives
+from tests.face.measures import lip_opening
 
 HEAD = make_head(3)
 MM = 1000.0
@@ -66,7 +67,9 @@ def test_mean_head_is_symmetric():
 
 def test_regions_are_disjoint_where_meant_and_cover_the_head():
     regions = head_regions()
-    together = np.concatenate([regions[name] for name in DISJOINT])
+    apart = ("lips", "nose", "eyes", "brows", "forehead", "cheeks", "jaw", "neck", "eyeballs", "scalp", "ears", "mouth_inner",
+             "around_mouth", "around_eyes")  # fmt: skip
+    together = np.concatenate([regions[name] for name in apart])
     assert len(together) == len(np.unique(together)) == chart().num_vertices
     for name in ("lips", "upper_lip", "lower_lip", "mouth", "eyes", "brows", "forehead", "eye_region", "upper_face", "nose",
                  "jaw", "cheeks", "neck", "eyeballs"):  # fmt: skip
@@ -156,17 +159,3 @@ def test_identity_parameters_do_what_they_say():
     assert span(wide) > span(base) + 4
     assert mean_with(nose_height=2.0)[marks["nose_tip"], 2] > base[marks["nose_tip"], 2] + 2
     assert mean_with(chin_height=2.0)[marks["chin"], 1] < base[marks["chin"], 1] - 3
-
-
-def test_blinks_over_an_animation_close_eyes_of_any_expression():
-    from sedtalker_jax.face.blinking import with_blinks
-
-    weights = np.stack([with_correctives(pose(w)) for w in ({}, {"eyeWide": 1.0}, {"eyeSquint": 1.0}, {})])
-    vertices = HEAD.vertices(weights)
-    shut = with_blinks(vertices, HEAD.template, np.array([1.0, 1.0, 1.0, 0.0]))
-    marks = head_landmarks()
-    for side in ("left", "right"):
-        gap = lambda v, s=side: (v[:, marks[f"eye_upper_{s}"], 1] - v[:, marks[f"eye_lower_{s}"], 1]) * MM  # noqa: E731
-        assert (np.abs(gap(shut)[:3]) < 0.1 * gap(vertices)[:3]).all()
-    np.testing.assert_array_equal(shut[3], vertices[3])
-    np.testing.assert_array_equal(shut[:, head_regions()["mouth"]], vertices[:, head_regions()["mouth"]])

@@ -26,7 +26,7 @@ def tiny_codec(seed: int = 0) -> FaceCodec:
     names = tuple(f"head-{i}" for i in range(CODE + 2))
     templates = rng.normal(0, 0.05, (len(names), NUM_VERTICES, 3)).astype(np.float32)
     faces = np.array([[0, 1, 2], [2, 3, 4]])
-    space = FaceSpace("tiny", faces, basis, np.zeros(3 * NUM_VERTICES, np.float32), names, templates)
+    space = FaceSpace("tiny", faces, basis, names, templates)
     return FaceCodec.fit(space, [rng.normal(0, 0.01, (40, RANK))], list(names), CODE)
 
 

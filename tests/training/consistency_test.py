@@ -43,7 +43,7 @@ def faces(seed=0, clips=120, frames=60):
 def codec():
     """Of faces whose every coordinate is a coefficient of its own."""
     size = 2 * RANK
-    space = FaceSpace("toy", np.array([[0, 1, 2]]), np.eye(size, dtype=np.float32), np.zeros(size, np.float32), ("a",),
+    space = FaceSpace("toy", np.array([[0, 1, 2]]), np.eye(size, dtype=np.float32), ("a",),
                       np.zeros((1, size // 3, 3), np.float32), {"lips": np.array([0])})  # fmt: skip
     return FaceCodec.fit(space, [record["motion"] for record in faces()], ["a"], 1)
 

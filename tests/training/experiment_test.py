@@ -40,7 +40,7 @@ def face_space(folder, names, values, basis=1.0):
     folder.mkdir()
     templates = np.stack([np.full((3, 3), value, np.float32) for value in values])
     FaceSpace(
-        "toy", np.array([[0, 1, 2]]), np.full((1, 9), basis, np.float32), np.zeros(9, np.float32), names, templates,
+        "toy", np.array([[0, 1, 2]]), np.full((1, 9), basis, np.float32), names, templates,
         {"lips": np.arange(2), "upper_face": np.arange(1)}, 30.0,
     ).save(folder / "face_space.npz")  # fmt: skip
     return str(folder)

@@ -22,7 +22,7 @@ REGIONS = {"lips": np.array([6, 7, 8, 20, 21, 22]), "upper_face": np.arange(5)}
 def codec():
     rng = np.random.default_rng(0)
     basis = np.linalg.qr(rng.normal(size=(3 * V, RANK)))[0].T.astype(np.float32)
-    space = FaceSpace("toy", np.array([[0, 1, 2]]), basis, np.zeros(3 * V, np.float32), ("a",),
+    space = FaceSpace("toy", np.array([[0, 1, 2]]), basis, ("a",),
                       rng.normal(0, 0.1, (1, V, 3)).astype(np.float32), REGIONS)  # fmt: skip
     scale = np.array([3.0, 2.0, 1.0, 0.5, 0.2]) * 1e-3
     return FaceCodec.fit(space, [np.cumsum(rng.normal(0, 0.3, (60, RANK)), axis=0) * scale for _ in range(4)], ["a"], 1)

@@ -30,7 +30,7 @@ def codec():
     basis = np.zeros((RANK, V, 3), np.float32)
     basis[[0, 1, 2], [0, 0, 1], [0, 1, 2]] = 1.0
     basis[[3, 4], [5, 6], [0, 1]] = 1.0
-    space = FaceSpace("toy", np.array([[0, 1, 2]]), basis.reshape(RANK, -1), np.zeros(3 * V, np.float32), ("a",),
+    space = FaceSpace("toy", np.array([[0, 1, 2]]), basis.reshape(RANK, -1), ("a",),
                       np.zeros((1, V, 3), np.float32), {"lips": LIPS})  # fmt: skip
     return FaceCodec.fit(space, [np.random.default_rng(0).normal(0, 0.01, (400, RANK))], ["a"], 1)
 

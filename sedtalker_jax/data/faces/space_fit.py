@@ -32,13 +32,11 @@ class MotionSketch:
     def __init__(self, num_columns: int, num_axes: int) -> None:
         self._num_axes = num_axes
         self._axes = np.zeros((0, num_columns))  # scaled by their singular values
-        self._sum = np.zeros(num_columns)
-        self._in_mean = 0
         self.rows = 0
         self.energy = 0.0
 
-    def add(self, rows: Float[np.ndarray, "n columns"], in_mean: bool = True) -> None:
-        """Takes in rows; those with in_mean=False do not count in `mean`.
+    def add(self, rows: Float[np.ndarray, "n columns"]) -> None:
+        """Takes in rows.
 
         Raises:
           UserError: values that are not finite.
@@ -48,19 +46,11 @@ class MotionSketch:
             raise UserError("cannot fit a face space: some vertices are not finite")
         self.rows += len(rows)
         self.energy += float((rows**2).sum())
-        if in_mean:
-            self._sum += rows.sum(0)
-            self._in_mean += len(rows)
         joined = np.concatenate([self._axes, rows])
         # The Gram matrix is small; squaring costs precision only for axes 1e-8 times the largest.
         values, vectors = np.linalg.eigh(joined @ joined.T)
         keep = [i for i in np.argsort(values)[::-1][: self._num_axes] if values[i] > 1e-14 * values[-1] and values[i] > 0]
         self._axes = vectors[:, keep].T @ joined
-
-    @property
-    def mean(self) -> Float[np.ndarray, " columns"]:
-        """Mean of the rows that count in it."""
-        return self._sum / max(self._in_mean, 1)
 
     def basis(self, rank: int, negligible_energy: float) -> tuple[Float[np.ndarray, "R columns"], float]:
         """Orthonormal axes, and the sum of squares that they leave of all rows.
@@ -112,13 +102,12 @@ def fit_space(
     for batch in _regroup(displacements, 3 * V):
         sketch.add(batch)
         for r, mask in enumerate(masks):
-            sketch.add(batch[r::_PARTS_EVERY] * mask, in_mean=False)
+            sketch.add(batch[r::_PARTS_EVERY] * mask)
     basis, left = sketch.basis(max_rank, NEGLIGIBLE_RMS_M**2 * sketch.rows * V)
     return FaceSpace(
         topology=surface.topology,
         faces=surface.faces,
         basis=basis.astype(np.float32),
-        mean_motion=sketch.mean.astype(np.float32),
         template_names=tuple(template.name for template in templates),
         templates=np.stack([template.vertices for template in templates]).astype(np.float32),
         regions=dict(surface.regions),

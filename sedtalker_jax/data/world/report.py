@@ -146,8 +146,8 @@ def _videos(out: Path, world: World, count: int, show: bool) -> list[dict[str, s
     from sedtalker_jax.emotion.track import EmotionTrack
     from sedtalker_jax.face.articulation import blinks
     from sedtalker_jax.face.colours import head_colours
-    from sedtalker_jax.face.render import write_video
     from sedtalker_jax.face.rig import INDEX, with_correctives
+    from sedtalker_jax.face.video import write_video
 
     made = []
     for index in range(world.num_clips("test")):
