@@ -34,8 +34,6 @@ from sedtalker_jax.training.experiment import model_config
 if TYPE_CHECKING:
     from sedtalker_jax.inference.editing import EditedEmotion
 
-"""File of a workdir that holds the boundaries between its diarizer's emotions."""
-
 GivenEmbedding = Float[np.ndarray, " C"] | None
 """One vector of a whole recording, for a diarizer that reads it (sedtalker_jax.data.given_embeddings)."""
 
@@ -309,7 +307,8 @@ class SEDTalker:
     ) -> Iterator[Animation]:
         """`animate` of a recording of any length, hours of it, in consecutive stretches of frames.
 
-        Together they are what `animate` gives. Only one stretch is in memory at a time.
+        Together they are what `animate` gives. Of the frames only one stretch is in memory at a time. The track of the whole
+        recording is too, and, where the diarizer is asked for it or for the style, what it says of every speech frame.
 
         Args:
           waveform, track, template, use_residual, subject, given_embedding: as of `animate`; the waveform may be a memory map.
@@ -457,11 +456,7 @@ class SEDTalker:
         return waveform
 
     def check_embedding(self, embedding: GivenEmbedding) -> GivenEmbedding:
-        """A recording's own vector as the diarizer reads it, None where it hears the sound; see SEDTalker.
-
-        Raises:
-          UserError: there is one and it reads none, or there is none, or one of another size, and it does.
-        """
+        """A recording's own vector as the diarizer reads it; returns and raises as given_embeddings.checked_embedding."""
         diarizer = self.model.config.diarizer
         return checked_embedding(embedding, 0 if diarizer is None else diarizer.given_size)
 
@@ -485,8 +480,7 @@ class SEDTalker:
         if self.codec is None:
             raise UserError("this checkpoint holds a diarizer alone; animating needs one trained with faces too")
         space = self.codec.space
-        if template is None:
-            return space.template(space.template_names[0])
+        template = space.template_names[0] if template is None else template
         if not isinstance(template, FaceTemplate):
             path = pathlib.Path(template)
             if str(template) in space.template_names or not (path.suffix or path.exists()):

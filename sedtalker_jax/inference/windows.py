@@ -14,7 +14,7 @@ from sedtalker_jax import axes
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """Samples [start, stop) of a recording; the first and last `margin` samples overlap its neighbours."""
+    """Samples [start, stop) of a recording, some of which belong to its neighbours too."""
 
     start: int
     stop: int
