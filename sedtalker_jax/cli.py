@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from sedtalker_jax import comparison_cli, diarize_cli, editing_cli, study_cli, style_cli
@@ -71,6 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
         type=float,
         help="strength of --emotion or of all in --trajectory, 0 to 1 (default: 1)",
     )
+    _add_shaping(animate)
     add_subject(animate)
     add_embedding(animate)
     animate.add_argument(
@@ -141,13 +142,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_code(run)
 
 
+def _add_shaping(animate: argparse.ArgumentParser) -> None:
+    """Adds what is done to the emotion, whoever gave it, before it drives the face."""
+    shaping = animate.add_argument_group(
+        "shaping", "what the face makes of the emotion, whoever gave it, in this order; by default nothing is changed"
+    )
+    shaping.add_argument(
+        "--contrast", type=float, metavar="X", help="exponent on the probabilities: above 1.25 surer, below it more of a blend"
+    )
+    shaping.add_argument("--max-emotions", type=int, metavar="N", help="only the N strongest emotions of every frame")
+    shaping.add_argument("--mood", metavar="NAME", help="an emotion that all is drawn to")
+    shaping.add_argument("--mood-share", type=float, metavar="X", help="how far, 0 to 1 (default: 0.5)")
+    shaping.add_argument("--transition", type=float, metavar="SECONDS", help="time that changes take: 63%% of them in SECONDS")
+    shaping.add_argument("--strength", type=float, metavar="X", help="factor on all emotions: 0 a neutral face, 1 as they are")
+    shaping.add_argument(
+        "--keys",
+        metavar="FILE",
+        help='JSON of emotions at times in seconds, over all: {"keys": [{"time": 0, "happy": 0.8}, {"time": 2, "sad": 1}], '
+        '"interpolation": "linear|smooth|hold", "mode": "override|blend", "weight": 0.5, "extent": "all|keys", "fade": 0.2}',
+    )
+
+
 def run_animate(arguments: argparse.Namespace) -> None:
     """animate: audio to video and vertices."""
     from sedtalker_jax.inference.pipeline import SEDTalker
     from sedtalker_jax.speech import load_audio
 
     targets = [check_output(path, ANIMATION_SUFFIXES) for path in arguments.out]
-    check_distinct(targets, (arguments.audio, arguments.template, arguments.track, arguments.style, arguments.embedding))
+    read = (arguments.audio, arguments.template, arguments.track, arguments.style, arguments.embedding, arguments.keys)
+    check_distinct(targets, read)
     given = [flag for flag in ("track", "emotion", "trajectory") if getattr(arguments, flag) is not None]
     if len(given) > 1:
         raise UserError(f"{' and '.join(f'--{flag}' for flag in given)} each say what the face feels; give one of them")
@@ -156,17 +179,17 @@ def run_animate(arguments: argparse.Namespace) -> None:
     if arguments.intensity is not None and not 0.0 <= arguments.intensity <= 1.0:
         raise UserError(f"--intensity {arguments.intensity}: must lie between 0 and 1")
     check_size(arguments.size)
+    shaped = _given_shaping(arguments)
     waveform = load_audio(arguments.audio)
     duration = len(waveform) / 16_000
     model = SEDTalker.load(arguments.checkpoint)
     track = _given_track(arguments, model, len(waveform))
-    options = dict(
-        template=given_face(arguments, model),
-        subject=given_subject(arguments, model),
-        given_embedding=given_embedding(arguments, model),
-    )
+    face, subject = given_face(arguments, model), given_subject(arguments, model)
+    embedding = given_embedding(arguments, model)
     with about(arguments.audio):
-        animation = model.animate(waveform, track, **options)
+        if shaped is not None:
+            track = shaped(model.diarize(waveform, given_embedding=embedding) if track is None else track)
+        animation = model.animate(waveform, track, template=face, subject=subject, given_embedding=embedding)
     for target in targets:
         write_animation(target, animation, waveform, size=arguments.size)
         print(f"{target}: {len(animation.vertices)} frames at {animation.fps:g} fps, {duration:.2f} s")
@@ -184,6 +207,27 @@ def _given_track(arguments: argparse.Namespace, model: SEDTalker, num_samples: i
     intensity = 1.0 if arguments.intensity is None else arguments.intensity
     with about(f"--{flag} {asked}"):
         return EmotionTrack.trajectory(names, intensity, num_samples / 16_000, model.labels)
+
+
+def _given_shaping(arguments: argparse.Namespace) -> Callable[[EmotionTrack], EmotionTrack] | None:
+    """What the flags of shaping do to a track, None without any."""
+    from sedtalker_jax.emotion.labels import NEUTRAL, resolve_label
+    from sedtalker_jax.emotion.shaping import EmotionKeys, ShapedTrack, Shaping
+
+    if arguments.mood_share is not None and arguments.mood is None:
+        raise UserError("--mood-share: says how far to go to a --mood; give one of them too")
+    names = {"contrast": "contrast", "max_emotions": "max_emotions", "transition": "transition", "strength": "strength"}
+    names["mood_share"] = "preferred_strength"
+    given = {names[flag]: value for flag in names if (value := getattr(arguments, flag)) is not None}
+    if arguments.mood is not None:
+        # Neutral is the absence of the others.
+        given["preferred"] = {arguments.mood: 0.0 if resolve_label(arguments.mood) == NEUTRAL else 1.0}
+    keys = None if arguments.keys is None else EmotionKeys.load(arguments.keys)
+    if not given and keys is None:
+        return None
+    with about("shaping"):
+        shaping = Shaping(**given)
+    return lambda track: ShapedTrack.of(track, shaping, keys)
 
 
 def run_prepare(arguments: argparse.Namespace) -> None:

@@ -112,6 +112,12 @@ def test_bad_audio_gets_one_line_and_leaves_the_old_output(command, make, smoke_
         (["--out", "{tmp}/x.npy", "--style", ""], "no style"),
         (["--out", "{tmp}/x.npy", "--embedding", ""], "no .npy file of an embedding"),
         (["--out", "{tmp}/x.npy", "--trajectory", "happy", "--emotion", "sad"], "--emotion and --trajectory"),
+        (["--out", "{tmp}/x.npy", "--strength", "-1"], "shaping: strength must not be negative"),
+        (["--out", "{tmp}/x.npy", "--contrast", "0"], "shaping: contrast must be positive"),
+        (["--out", "{tmp}/x.npy", "--max-emotions", "9"], "shaping: max_emotions must lie between 1 and 7"),
+        (["--out", "{tmp}/x.npy", "--mood", "hapy"], "did you mean 'happy'"),
+        (["--out", "{tmp}/x.npy", "--mood-share", "0.5"], "--mood-share"),
+        (["--out", "{tmp}/x.npy", "--keys", "{tmp}/no.json"], "no.json"),
     ],
 )
 def test_bad_flags_of_animate_are_named(arguments, expected, speech, smoke_checkpoint, tmp_path, capsys):
@@ -308,6 +314,27 @@ def test_a_trajectory_takes_the_face_through_its_emotions(smoke_checkpoint, spee
         leading = [labels[k] for k in stored["probabilities"][[0, 37, -1]].argmax(axis=1)]
         np.testing.assert_allclose(stored["intensity"], 0.7, atol=1e-6)
     assert leading == ["angry", "neutral", "happy"]
+
+
+def test_shaping_and_keys_change_what_drives_the_face(smoke_checkpoint, speech, tmp_path):
+    (tmp_path / "keys.json").write_text(json.dumps({"keys": [{"time": 0, "happy": 1.0}]}))
+
+    def vertices(name, *flags):
+        out = tmp_path / f"{name}.npy"
+        assert main(["animate", str(speech), "--checkpoint", str(smoke_checkpoint), "--out", str(out), *flags]) == 0
+        return np.load(out)
+
+    neutral, happy = vertices("neutral", "--emotion", "neutral"), vertices("happy", "--emotion", "happy")
+    assert np.abs(happy - neutral).max() > 1e-6
+    same = {
+        "strength": (neutral, "--strength", "0"),
+        "keys": (happy, "--keys", str(tmp_path / "keys.json")),
+        "mood": (happy, "--mood", "joy", "--mood-share", "1"),
+        "calm": (neutral, "--mood", "neutral", "--mood-share", "1", "--emotion", "sad"),
+        "late": (happy, "--emotion", "happy", "--transition", "0.5"),
+    }
+    for name, (expected, *flags) in same.items():
+        np.testing.assert_allclose(vertices(name, *flags), expected, atol=1e-7, err_msg=name)
 
 
 def test_real_recordings_give_frames_of_their_length(samples, smoke_checkpoint, tmp_path):

@@ -118,6 +118,8 @@ def test_what_does_not_fit_the_model_is_named_and_not_the_recording(flags, expec
     "content, expected",
     [
         ("{", "not JSON"),
+        ('{"edits": [1%s]}' % ("0" * 5_000), "not JSON"),
+        ('{"edits": [{"emotion": "happy", "alpha": 1%s}]}' % ("0" * 400), "edit 1: malformed"),
         ('{"emotions": []}', 'a list "edits"'),
         ([], "no edits"),
         ([{"alpha": 1}], "edit 1"),

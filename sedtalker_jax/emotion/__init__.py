@@ -9,7 +9,6 @@ from sedtalker_jax.emotion.labels import (
     CANONICAL,
     CANONICAL_INDEX,
     COLOURS,
-    LABEL_SETS,
     NEUTRAL,
     PAPER,
     colour,
@@ -18,7 +17,7 @@ from sedtalker_jax.emotion.labels import (
     resolve_label,
 )
 from sedtalker_jax.emotion.schedule import Edit, EditSchedule
-from sedtalker_jax.emotion.shaping import EmotionKeys, Shaping, shape, strengths
+from sedtalker_jax.emotion.shaping import EmotionKeys, ShapedTrack, Shaping, strengths
 from sedtalker_jax.emotion.track import EmotionTrack, TrackSamples
 
 __all__ = [
@@ -27,7 +26,6 @@ __all__ = [
     "CANONICAL_INDEX",
     "COLOURS",
     "DECODERS",
-    "LABEL_SETS",
     "NEUTRAL",
     "PAPER",
     "SEGMENT_SUFFIXES",
@@ -40,6 +38,7 @@ __all__ = [
     "EmotionTrack",
     "KeyFrames",
     "Segment",
+    "ShapedTrack",
     "Shaping",
     "TrackSamples",
     "colour",
@@ -52,7 +51,6 @@ __all__ = [
     "read_segments",
     "resolve_label",
     "segment_embeddings",
-    "shape",
     "sharpen",
     "strengths",
     "total_variation",

@@ -22,9 +22,6 @@ ACTIVE: tuple[str, ...] = CANONICAL[1:]
 PAPER: tuple[str, ...] = ("angry", "disgust", "fear", "happy", "neutral", "sad", "upset")
 """SEDTalker's seven classes in its own, alphabetical, order (arXiv 2604.13335): there is no surprise."""
 
-LABEL_SETS: Mapping[str, tuple[str, ...]] = MappingProxyType({"canonical": CANONICAL, "paper": PAPER})
-"""Label sets by name, for configs."""
-
 CANONICAL_INDEX: Mapping[str, int] = MappingProxyType({name: index for index, name in enumerate(CANONICAL)})
 """Emotion name -> index into CANONICAL."""
 

@@ -129,7 +129,7 @@ class EditSchedule:
         text = read_text(path)
         try:
             document = json.loads(text)
-        except json.JSONDecodeError as error:
+        except ValueError as error:  # also a number of thousands of digits
             raise UserError(f"{path}: not JSON ({error}); mend the file") from error
         if not isinstance(document, dict) or not isinstance(document.get("edits"), list):
             raise UserError(f'{path}: an object with a list "edits" is expected')

@@ -27,7 +27,7 @@ from sedtalker_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Shaping:
-    """Options of `shape`, applied in this order. The defaults change nothing.
+    """Options, applied in this order. The defaults change nothing.
 
     Attributes:
       contrast: exponent on the posterior (decoding.sharpen); Audio2Emotion allows 0.3 to 3.
@@ -53,6 +53,8 @@ class Shaping:
     def __post_init__(self):
         if self.max_emotions is not None and not 1 <= self.max_emotions <= len(ACTIVE):
             raise UserError(f"max_emotions must lie between 1 and {len(ACTIVE)}, not {self.max_emotions}")
+        if not (self.contrast > 0 and math.isfinite(self.contrast)):
+            raise UserError(f"contrast must be positive, not {self.contrast}")
         for name in ("live_blend", "transition", "strength"):
             if not (getattr(self, name) >= 0 and math.isfinite(getattr(self, name))):
                 raise UserError(f"{name} must not be negative, not {getattr(self, name)}")
@@ -60,6 +62,22 @@ class Shaping:
             raise UserError(f"preferred_strength must lie in [0, 1], not {self.preferred_strength}")
         if self.preferred is not None:
             strengths(self.preferred)
+
+    def apply(self, track: EmotionTrack) -> Float[np.ndarray, "T K-1"]:
+        """The track's activation after shaping, in [0, 1], at the track's frames.
+
+        Neutral time stays weak whatever is kept: the kept emotions are not scaled up to fill a frame that is mostly neutral.
+        """
+        activation = track.activation(sharpness=self.contrast).astype(np.float64)
+        if self.max_emotions is not None and self.max_emotions < activation.shape[1]:
+            order = np.argsort(-activation, axis=1, kind="stable")
+            np.put_along_axis(activation, order[:, self.max_emotions :], 0.0, axis=1)
+        activation = ease(activation, track.frame_rate, self.live_blend)
+        if self.preferred is not None:
+            wanted = strengths(self.preferred)
+            activation = (1.0 - self.preferred_strength) * activation + self.preferred_strength * wanted
+        activation = ease(activation, track.frame_rate, self.transition)
+        return np.clip(activation * self.strength, 0.0, 1.0).astype(np.float32)
 
     @classmethod
     def audio2emotion(cls) -> Shaping:
@@ -83,23 +101,6 @@ def strengths(emotions: Mapping[str, float]) -> Float[np.ndarray, " K-1"]:
         elif value:
             raise UserError("neutral has no strength: it is the absence of the other emotions; set those to 0")
     return result
-
-
-def shape(track: EmotionTrack, shaping: Shaping) -> Float[np.ndarray, "T K-1"]:
-    """The track's activation after shaping, in [0, 1], at the track's frames.
-
-    Neutral time stays weak whatever is kept: the kept emotions are not scaled up to fill a frame that is mostly neutral.
-    """
-    activation = track.activation(sharpness=shaping.contrast).astype(np.float64)
-    if shaping.max_emotions is not None and shaping.max_emotions < activation.shape[1]:
-        order = np.argsort(-activation, axis=1, kind="stable")
-        np.put_along_axis(activation, order[:, shaping.max_emotions :], 0.0, axis=1)
-    activation = ease(activation, track.frame_rate, shaping.live_blend)
-    if shaping.preferred is not None:
-        wanted = strengths(shaping.preferred)
-        activation = (1.0 - shaping.preferred_strength) * activation + shaping.preferred_strength * wanted
-    activation = ease(activation, track.frame_rate, shaping.transition)
-    return np.clip(activation * shaping.strength, 0.0, 1.0).astype(np.float32)
 
 
 def ease(activation: Float[np.ndarray, "T C"], frame_rate: float, time_constant: float) -> Float[np.ndarray, "T C"]:
@@ -172,8 +173,8 @@ class EmotionKeys:
             return cls.from_list(document.pop("keys"), **document)
         except UserError as error:
             raise UserError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from error
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}: not JSON ({error}); mend the file") from error
+        except (ValueError, OverflowError) as error:  # also a number of thousands of digits
+            raise UserError(f"{path}: not JSON that can be used ({error}); mend the file") from error
         except TypeError as error:
             raise UserError(f"{path}: unknown option or wrong type ({error})") from error
 
@@ -186,3 +187,32 @@ class EmotionKeys:
         share = share * (self.weight if self.mode == "blend" else 1.0)
         mixed = (1.0 - share[:, None]) * np.asarray(activation) + share[:, None] * self.curve.at(times)
         return np.clip(mixed, 0.0, 1.0).astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class ShapedTrack(EmotionTrack):
+    """A track that drives the face otherwise than its probabilities and intensity would; in files it is the track as it was.
+
+    Attributes:
+      shaping: what is done to the activation.
+      keys: laid over the result; None = none.
+    """
+
+    shaping: Shaping = Shaping()
+    keys: EmotionKeys | None = None
+
+    @classmethod
+    def of(cls, track: EmotionTrack, shaping: Shaping | None = None, keys: EmotionKeys | None = None) -> ShapedTrack:
+        """Shapes a track."""
+        own = {field.name: getattr(track, field.name) for field in dataclasses.fields(EmotionTrack)}
+        return cls(**own, shaping=shaping or Shaping(), keys=keys)
+
+    def activation(self, **options) -> Float[np.ndarray, "T K-1"]:
+        """The shaped activation; shaping.contrast takes the place of a sharpness.
+
+        Raises:
+          UserError: the track has labels without a face.
+        """
+        plain = EmotionTrack(**{field.name: getattr(self, field.name) for field in dataclasses.fields(EmotionTrack)})
+        shaped = self.shaping.apply(plain)
+        return shaped if self.keys is None else self.keys.apply(shaped, self.times)

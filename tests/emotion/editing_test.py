@@ -171,7 +171,7 @@ def test_edits_are_local_and_leave_other_frames_bit_by_bit(dictionary):
     assert result.embeddings.dtype == np.float32
     nothing = dictionary.apply(e, times, EditSchedule((Edit("happy", 0.0),)))
     np.testing.assert_array_equal(nothing.embeddings, e)
-    assert nothing.describe() == ""
+    assert not nothing.clipped.any()
 
 
 def test_edits_add_up_in_any_order(dictionary):
@@ -214,7 +214,6 @@ def test_edits_stop_at_the_bound_and_say_so(dictionary):
     assert result.clipped.any()
     assert distance.max() <= dictionary.bound * (1 + 1e-9)
     np.testing.assert_allclose(distance[result.clipped], dictionary.bound, rtol=1e-9)
-    assert "held back in" in result.describe()
     # A frame that is outside already is not pulled in, and may not go further out.
     far = dictionary.mean + 3 * dictionary.bound * dictionary.colouring[0] / np.linalg.norm(
         dictionary.colouring[0] @ dictionary.whitening

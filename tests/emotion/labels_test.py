@@ -1,6 +1,6 @@
 import pytest
 
-from sedtalker_jax.emotion import ACTIVE, CANONICAL, CANONICAL_INDEX, COLOURS, LABEL_SETS, PAPER, colour_rgb, resolve_label
+from sedtalker_jax.emotion import ACTIVE, CANONICAL, CANONICAL_INDEX, COLOURS, PAPER, colour_rgb, resolve_label
 from sedtalker_jax.emotion.labels import LEVEL_SCALES, UNKNOWN_COLOUR, colour, corpus_label, corpus_words, label_index
 from sedtalker_jax.errors import UserError
 
@@ -14,7 +14,6 @@ def test_canonical_order_is_the_agreed_one():
 def test_paper_labels_are_seven_alphabetical_canonical_names():
     assert len(PAPER) == 7 and list(PAPER) == sorted(PAPER)
     assert set(CANONICAL) - set(PAPER) == {"surprise"}
-    assert LABEL_SETS["paper"] is PAPER
 
 
 def test_every_emotion_has_its_own_colour():

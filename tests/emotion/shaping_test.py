@@ -7,7 +7,7 @@ import pytest
 from configs import demo, sedtalker
 from sedtalker_jax.emotion import ACTIVE, CANONICAL, EmotionTrack
 from sedtalker_jax.emotion.keyframes import KeyFrames, range_weight
-from sedtalker_jax.emotion.shaping import EmotionKeys, Shaping, ease, shape, strengths
+from sedtalker_jax.emotion.shaping import EmotionKeys, ShapedTrack, Shaping, ease, strengths
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.models.emotion_condition import activation
 from sedtalker_jax.models.sedtalker import SEDTalkerConfig
@@ -31,7 +31,7 @@ def step_track(rate, seconds=2.0):
 
 def test_defaults_change_nothing_and_are_those_that_the_animator_is_trained_with():
     track = make_track()
-    np.testing.assert_allclose(shape(track, Shaping()), track.activation(), atol=1e-6)
+    np.testing.assert_allclose(Shaping().apply(track), track.activation(), atol=1e-6)
     logits = np.log(np.maximum(track.probabilities, 1e-9))
     trained = np.asarray(activation(logits, np.nan_to_num(track.intensity, nan=1.0)))
     np.testing.assert_allclose(track.activation(), trained, atol=1e-5)
@@ -41,7 +41,7 @@ def test_defaults_change_nothing_and_are_those_that_the_animator_is_trained_with
 
 def test_only_the_strongest_emotions_are_kept_and_not_scaled_up():
     track = make_track()
-    shaped = shape(track, Shaping(max_emotions=2))
+    shaped = Shaping(max_emotions=2).apply(track)
     full = track.activation()
     assert ((shaped > 0).sum(axis=1) <= 2).all()
     for row, original in zip(shaped, full, strict=True):
@@ -56,7 +56,7 @@ def test_limits_on_emotions_are_checked(limit):
 
 
 def test_easing_does_not_depend_on_the_frame_rate_and_does_not_ramp_up_from_zero():
-    slow, fast = (shape(step_track(rate), Shaping(transition=0.25)) for rate in (50.0, 200.0))
+    slow, fast = (Shaping(transition=0.25).apply(step_track(rate)) for rate in (50.0, 200.0))
     assert slow[0, SAD] == pytest.approx(1.0)  # no fade-in from nothing at the beginning
     one_constant_later = [shaped[int((1.0 + 0.25) * rate), HAPPY] for shaped, rate in ((slow, 50.0), (fast, 200.0))]
     assert one_constant_later[0] == pytest.approx(1 - math.exp(-1), abs=0.03)
@@ -74,8 +74,8 @@ def test_easing_is_the_recursion():
 
 def test_a_preferred_mood_needs_to_be_given():
     track = make_track()
-    np.testing.assert_allclose(shape(track, Shaping(preferred_strength=0.9)), track.activation(), atol=1e-6)
-    drawn = shape(track, Shaping(preferred={"happy": 1.0}, preferred_strength=0.25, strength=0.5))
+    np.testing.assert_allclose(Shaping(preferred_strength=0.9).apply(track), track.activation(), atol=1e-6)
+    drawn = Shaping(preferred={"happy": 1.0}, preferred_strength=0.25, strength=0.5).apply(track)
     expected = 0.5 * (0.75 * track.activation() + 0.25 * np.eye(7)[HAPPY])
     np.testing.assert_allclose(drawn, expected, atol=1e-6)
 
@@ -83,7 +83,7 @@ def test_a_preferred_mood_needs_to_be_given():
 def test_audio2emotion_settings():
     shaping = Shaping.audio2emotion()
     assert math.exp(-0.033 / shaping.live_blend) == pytest.approx(0.7)
-    shaped = shape(make_track(), shaping)
+    shaped = shaping.apply(make_track())
     assert shaped.shape == (100, 7) and 0 <= shaped.min() and shaped.max() <= 0.6
 
 
@@ -166,6 +166,8 @@ def test_keys_from_a_file(tmp_path):
         ('{"keys": [{"time": 1}], "speed": 2}', "unknown option"),
         ('{"keys": [{"time": 1}], "mode": "add"}', "override or blend"),
         ('{"keys": [{"time": 1}], "extent": "keys"}', "one key alone"),
+        ('{"keys": [{"time": 1%s}]}' % ("0" * 400), "not JSON"),
+        ('{"keys": [{"time": 1%s}]}' % ("0" * 5_000), "not JSON"),
         ('{"keys": [{"time": 1}], "fade": "x"}', "fade of the keys must be seconds"),
     ],
 )
@@ -175,3 +177,19 @@ def test_bad_key_files_are_explained(tmp_path, content, message):
     with pytest.raises(UserError, match=message) as caught:
         EmotionKeys.load(path)
     assert "keys.json" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_shaped_track_drives_a_face_otherwise_and_is_the_same_track(tmp_path):
+    track = make_track()
+    keys = EmotionKeys.from_list([{"time": 0.5, "happy": 1.0}, {"time": 1.0, "happy": 1.0}], extent="keys", fade=0.1)
+    shaping = Shaping(strength=0.5)
+    shaped = ShapedTrack.of(track, shaping, keys)
+    np.testing.assert_array_equal(shaped.activation(sharpness=9.0), keys.apply(shaping.apply(track), track.times))
+    times = np.array([0.0, 0.7])
+    found = shaped.with_labels(tuple(reversed(CANONICAL))).at_times(times, sharpness=2.0)
+    np.testing.assert_allclose(found.activation[0], 0.5 * track.activation()[0], atol=1e-6)
+    np.testing.assert_allclose(found.activation[1], np.eye(7)[HAPPY], atol=1e-6)
+    np.testing.assert_array_equal(ShapedTrack.of(track).activation(), track.activation())
+    for name, kept in (("shaped", shaped), ("plain", track)):
+        kept.save(tmp_path / f"{name}.csv")
+    assert (tmp_path / "shaped.csv").read_text() == (tmp_path / "plain.csv").read_text()
