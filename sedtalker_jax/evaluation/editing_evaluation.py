@@ -324,6 +324,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=(__doc__ or "").split("\n\n")[0],
         epilog=(__doc__ or "").split("\n\n", 3)[-1],
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--checkpoint", required=True, metavar="DIR", help="workdir of train.py that evaluate.py has scored")
     parser.add_argument("--data", required=True, metavar="DIR", help="the built-in world")

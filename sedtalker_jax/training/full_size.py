@@ -145,7 +145,9 @@ def parameters(state: TrainState) -> dict[str, tuple[int, int]]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--config", choices=CONFIGS, default=CONFIGS[0], help="of configs/ (default: %(default)s)")
     parser.add_argument("--run", action="store_true", help="take one step here")
     parser.add_argument("--target", choices=("v5e", "v5p", "v6e", "h200"), help="compile for this chip")

@@ -25,7 +25,9 @@ COMMAND = (sys.executable, "-m", "sedtalker_jax.evaluation.claims")
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's flags."""
-    parser = argparse.ArgumentParser(prog="python -m sedtalker_jax.evaluation.claims", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m sedtalker_jax.evaluation.claims", description=__doc__.split("\n\n")[0], allow_abbrev=False
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/claims"), metavar="DIR", help="results (default: %(default)s)")
     parser.add_argument(
         "--only",
