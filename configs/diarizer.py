@@ -27,6 +27,7 @@ def get_config(arg: str = "") -> ConfigDict:
     # {}: the defaults of sedtalker_jax.data.joins.JoinConfig.
     config.pipeline.joins = ConfigDict(dict())
     config.model.diarizer.level_scales = tuple(len(levels) for levels in LEVEL_SCALES.values())
+    config.pipeline.levels = True
     if arg in ("paper", "speechbrain"):
         config.model.diarizer = ConfigDict(
             dict(embedding_size=128, backbone=None, hidden_sizes=(256,), hidden_dropout=0.3, level_scales=())

@@ -48,7 +48,7 @@ def get_config(arg: str = "") -> ConfigDict:
         config.model.content_encoder = ConfigDict(dict(freeze_feature_extractor=True, remat="dots_saveable"))
         config.model.diarizer.granularity = "utterance"
         # Utterances as they were recorded, each with one label and one level, and no change of emotion to find.
-        config.pipeline.update(levels=True, label_granularity="utterance")
+        config.pipeline.label_granularity = "utterance"
         config.pipeline.joins = config.pipeline.cross_fade = None
         config.loss.boundary = 0.0
     if arg.endswith("smoke"):

@@ -42,6 +42,7 @@ def get_config(arg: str = "") -> ConfigDict:
     if arg.startswith("paper"):
         _follow_paper(config)
     config.model.diarizer.level_scales = tuple(len(levels) for levels in LEVEL_SCALES.values())
+    config.pipeline.levels = True
     if arg.endswith("smoke"):
         recorded_experiment.shrink(config)
     return config.lock()

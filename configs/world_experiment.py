@@ -41,6 +41,8 @@ def base() -> ConfigDict:
             # "utterance" copies a clip's commonest label to all of its frames.
             label_granularity="frame",
             one_emotion_only=False,
+            # Whether batches hold the ordinal levels of intensity that a diarizer with level_scales learns from.
+            levels=False,
             num_workers=0,
             prefetch=4,
         )

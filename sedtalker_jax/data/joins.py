@@ -23,6 +23,7 @@ from sedtalker_jax.data import activity
 from sedtalker_jax.data.augment import AugmentConfig, change_speed, distort, draw_speed
 from sedtalker_jax.data.index import RecordIndex
 from sedtalker_jax.emotion.labels import LEVEL_SCALES, NEUTRAL
+from sedtalker_jax.errors import UserError
 
 _PLAN_STREAM, _SOUND_STREAM, _ORDER_STREAM = 2, 3, 4
 _LARGEST_GAIN_DB = 20.0
@@ -107,6 +108,9 @@ class JoinSampler:
       config: shares and ranges.
       seed: of everything drawn.
 
+    Raises:
+      UserError: no record can be an anchor.
+
     Attributes:
       usable: rows that can be anchors; their number is the number of examples in an epoch.
       gains_db: [N], the gain of every record's speaker.
@@ -120,7 +124,7 @@ class JoinSampler:
         self.usable = np.flatnonzero(anchors)
         if not len(self.usable):
             kind = "emotions" if config.one_event else "labels"
-            raise ValueError(f"no record has one of the {kind} {', '.join(labels)}")
+            raise UserError(f"no record has one of the {kind} {', '.join(labels)}; choose other records or model.labels")
         self.gains_db = speaker_gains(index, config.loudness_dbfs)
         self._cells = _cells(index, self.usable)
         self._voices: dict[tuple[str, str, str], dict[str, list[int]]] = {}

@@ -219,7 +219,7 @@ class JoinedExamples:
       reader, labels, config: as of TrainBatches; config.joins is set.
 
     Raises:
-      ValueError: fewer usable clips than one batch.
+      UserError: fewer usable clips than one batch.
     """
 
     def __init__(self, reader: RecordReader | MixedReader, labels: Sequence[str], config: PipelineConfig) -> None:
@@ -227,7 +227,7 @@ class JoinedExamples:
         self._reader, self._labels, self._config = reader, tuple(labels), config
         self.sampler = JoinSampler(reader.index(), labels, config.joins, config.seed)
         if len(self.sampler) < config.batch_size:
-            raise ValueError(f"batch_size={config.batch_size}: fewer usable clips ({len(self.sampler)}) than one batch")
+            raise UserError(f"batch_size={config.batch_size}: fewer usable clips ({len(self.sampler)}) than one batch")
         self._blocks: dict[int, list[tuple[float, list[int]]]] = {}
 
     def _block(self, block: int) -> list[tuple[float, list[int]]]:

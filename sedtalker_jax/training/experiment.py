@@ -43,7 +43,7 @@ from sedtalker_jax.training.motion_readers import READER_TERMS, FrozenReader, fi
 from sedtalker_jax.training.optim import OptimConfig, learning_rate_schedule, make_optimizer
 from sedtalker_jax.training.parallel import Parallel, ParallelConfig, mesh_of
 from sedtalker_jax.training.state import TrainState, combine, partition
-from sedtalker_jax.training.streams import streams_of
+from sedtalker_jax.training.streams import HALVES, streams_of
 
 _OPTIONAL_PARTS = ("diarizer", "animator", "acoustics")
 
@@ -125,10 +125,12 @@ class Experiment:
           num_steps: overrides config.num_steps.
 
         Raises:
-          UserError: a data directory is missing or unfinished, or a pretrained encoder can't be read.
+          UserError: a data directory is missing or unfinished, a half of the model has no records or records have no half, or
+            a pretrained encoder can't be read.
+          ValueError: a field of the config has a value that it can't have.
         """
         self.config = config
-        self.streams = streams_of(config.data, config.pipeline)
+        self.streams = streams_of(config.data, config.pipeline, [half for half in HALVES.values() if config.model.get(half)])
         self.pipeline = self.streams[0].pipeline
         self.manifest = self._read_manifests()
         self.num_steps = num_steps or config.num_steps
@@ -140,11 +142,13 @@ class Experiment:
         self.model_config = model_config(model, sizes)
         self.model = SEDTalkerModel(self.model_config)
         self.labels = tuple(model["labels"])
-        hears = any("speech" in stream.parts for stream in self.streams)
+        loss = LossConfig(**config.loss)
+        if loss.levels and self.model_config.diarizer and self.model_config.diarizer.level_scales:
+            self._check_levels()
         self.objective = JointObjective(
             self.model,
-            LossConfig(**config.loss),
-            label_weights(self.manifest, self.labels) if hears else None,
+            loss,
+            label_weights(self.manifest, self.labels) if self.model_config.diarizer else None,
             None if self.codec is None else FaceLossConstants.of(self.codec, [k for k, v in config.loss.items() if v]),
             self._readers(pathlib.Path(workdir)),
         )
@@ -165,6 +169,15 @@ class Experiment:
         if self.codec is not None:
             digest = hashlib.sha256(self.codec.motion_std.tobytes() + self.codec.template_basis.tobytes()).hexdigest()
             self.meta |= dict(fps=float(self.codec.space.fps), topology=self.codec.space.topology, codec_hash=digest[:16])
+
+    def _check_levels(self) -> None:
+        """Without levels in the batches the term would be left out, and the heads' random weights would drive the faces."""
+        voices = [stream.pipeline for stream in self.streams if "speech" in stream.parts]
+        if not any(sizes.levels or sizes.joins is not None for sizes in voices):
+            raise UserError(
+                "model.diarizer.level_scales learns from levels, and no batch holds any: set pipeline.levels=True, "
+                "or loss.levels=0"
+            )
 
     def _read_manifests(self) -> dict[str, Any]:
         """The manifest of the speech stream (of the only stream, if there is one), added up over its directories."""

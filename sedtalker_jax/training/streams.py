@@ -21,6 +21,9 @@ from sedtalker_jax.errors import UserError
 PARTS = {"directory": ("speech", "face"), "speech": ("speech",), "face": ("face",)}
 """What the record directories under a name of config.data feed: parts of a batch. Of `directory`, both parts of one row."""
 
+HALVES = {"speech": "diarizer", "face": "animator"}
+"""Which half of a model learns from a part of a batch."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Stream:
@@ -92,14 +95,20 @@ class Stream:
         return {part: batch[part] for part in self.parts}
 
 
-def streams_of(data: ConfigDict, pipeline: ConfigDict) -> tuple[Stream, ...]:
+def streams_of(data: ConfigDict, pipeline: ConfigDict, halves: Sequence[str] | None = None) -> tuple[Stream, ...]:
     """The streams that config.data names under `directory` (voice and face of the same clips) or `speech` and `face`.
 
     The corpus that config.data.held_out names is left out of `speech`: leave-one-corpus-out.
 
+    Args:
+      data, pipeline: parts of an experiment's config.
+      halves: of the model to train, from HALVES: each must be fed, and of `directory` a half alone takes its own part. None,
+        for scoring, takes what is named.
+
     Raises:
       ValueError: none is named, or `directory` together with another.
-      UserError: no directory of `speech` holds the corpus to leave out, or none is left; tracks without faces to drive.
+      UserError: no directory of `speech` holds the corpus to leave out, or none is left; tracks without faces to drive;
+        records for a half that the model lacks, or none for one that it has.
     """
     named = {name: _paths(data.get(name)) for name in PARTS}
     if data.get("held_out"):
@@ -113,7 +122,23 @@ def streams_of(data: ConfigDict, pipeline: ConfigDict) -> tuple[Stream, ...]:
         raise UserError(f"pipeline.tracks drives faces, and config.data names none; leave out {sizes.tracks}")
     # Joined utterances have no face, and a voice does not fade into another emotion.
     voices, faces = dataclasses.replace(sizes, cross_fade=None), dataclasses.replace(sizes, joins=None)
-    return tuple(Stream(PARTS[name], paths, voices if name == "speech" else faces) for name, paths in named.items())
+    parts = {name: PARTS[name] if halves is None else _parts_for(name, halves) for name in named}
+    for part, half in HALVES.items():
+        if halves is not None and half in halves and not any(part in own for own in parts.values()):
+            kind, other = ("voices", "animator") if part == "speech" else ("faces", "diarizer")
+            raise UserError(
+                f"config.data names no {kind}, from which model.{half} learns; give data.{part}, "
+                f"or a config without {half} (configs/{other}.py)"
+            )
+    return tuple(Stream(parts[name], paths, voices if "face" not in parts[name] else faces) for name, paths in named.items())
+
+
+def _parts_for(name: str, halves: Sequence[str]) -> tuple[str, ...]:
+    """What a model of these halves takes from the records under a name of config.data. Raises UserError if nothing."""
+    parts = tuple(part for part in PARTS[name] if HALVES[part] in halves)
+    if not parts:
+        raise UserError(f"config.data.{name}: the model has no {HALVES[name]} to learn from it; leave it empty")
+    return parts
 
 
 def held_out_directories(data: ConfigDict) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ import pytest
 from sedtalker_jax import axes
 from sedtalker_jax.data.joins import JoinConfig, JoinSampler, Piece, Plan, cell_shares, join_sound, overlap_add, speaker_gains
 from sedtalker_jax.emotion.labels import CANONICAL, LEVEL_SCALES, PAPER
+from sedtalker_jax.errors import UserError
 from tests.data.toy_records import RATE, ToyReader, clip, toy_records
 
 PLAIN = JoinConfig(augment=None)
@@ -145,7 +146,7 @@ def test_one_event_joins_hold_exactly_one_emotion_in_four_orders():
         _, record = example_of(sampler, made, 0, index)
         emotion = record["emotion"][record["emotion"] >= 0] > 0
         assert emotion.any() and np.count_nonzero(np.diff(np.r_[False, emotion].astype(int)) > 0) == 1
-    with pytest.raises(ValueError, match="no record has one of the emotions"):
+    with pytest.raises(UserError, match="no record has one of the emotions"):
         sampler_of([clip(0, "ann", "neutral", 1.0)], config)
 
 
@@ -305,7 +306,7 @@ def test_labels_that_the_model_lacks_are_not_used():
         assert "surprise" not in labels
         assert record["labels"] == list(PAPER)
         assert {PAPER[k] for k in record["emotion"] if k >= 0} == set(labels)
-    with pytest.raises(ValueError, match="no record has one of the labels"):
+    with pytest.raises(UserError, match="no record has one of the labels"):
         sampler_of([clip(0, "ann", "surprise", 1.0)], labels=PAPER)
 
 

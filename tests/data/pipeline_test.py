@@ -196,7 +196,7 @@ def test_configs_of_plain_dicts_and_wrong_uses():
     assert hash(config) == hash(PipelineConfig(joins={"join_shares": [0.5, 0.5], "augment": None}))
     with pytest.raises(ValueError, match="speech alone"):
         TrainBatches(ToyReader(toy_records()), object(), CANONICAL, JOINED, start=0, stop=1)
-    with pytest.raises(ValueError, match="fewer usable clips"):
+    with pytest.raises(UserError, match="fewer usable clips"):
         batches_of(PipelineConfig(batch_size=64, joins=JoinConfig()))
     with pytest.raises(ValueError, match="join_shares"):
         PipelineConfig(joins=JoinConfig(), one_emotion_only=True)

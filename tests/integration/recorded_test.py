@@ -67,6 +67,31 @@ def test_prepared_records_train_and_are_scored(records, tmp_path, config, voices
     assert ("train/loss/levels" in terms) == voices and ("train/loss/lips" in terms) == faces
 
 
+@pytest.fixture(scope="module")
+def talking_heads(tmp_path_factory):
+    """Records of 3D-RAVDESS, whose voices and faces are of the same clips and whose emotions have two levels."""
+    root = tmp_path_factory.mktemp("3d")
+    stems = [f"03-01-{e}-{level}-01-01-{actor}" for e in ("03", "05") for level in ("01", "02") for actor in (11, 12, 21, 23)]
+    trees.write_parameters(root / "3d_ravdess", stems, fps=30.0)
+    flame, out = trees.write_flame(root / "FLAME", 120), root / "records"
+    trees.write_regions(flame / "regions", 120)
+    command = ["prepare", "--corpus", "3d_ravdess", "--root", root / "3d_ravdess", "--out", out, "--option", f"flame={flame}"]
+    run("-m", "sedtalker_jax", *command, "--workers", 1)
+    return out
+
+
+def test_clips_with_voice_and_face_teach_intensity_too(talking_heads, tmp_path):
+    flags = ["--config=configs/sedtalker.py:smoke", f"--config.data.directory={talking_heads}"]
+    # Nobody says where the lips of this mesh meet.
+    flags += ["--config.data.speech=", "--config.data.face=", "--config.loss.lip_closure=0.0"]
+    run("train.py", *flags, f"--workdir={tmp_path / 'run'}")
+    logged = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert {"train/loss/levels", "valid/levels", "train/loss/lips"} <= {name for line in logged for name in line}
+    command = [sys.executable, "train.py", *flags, f"--workdir={tmp_path / 'other'}", "--config.pipeline.levels=False"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and "set pipeline.levels=True" in done.stderr.strip().splitlines()[-1]
+
+
 def test_given_embeddings_train_are_scored_and_animate(records, tmp_path):
     rng, size = np.random.default_rng(0), 12
     clips = [record["id"] for record in every_record([records / "ravdess", records / "emovoca"])]

@@ -41,3 +41,38 @@ def test_joins_are_for_voices_without_faces():
     assert voices.pipeline.joins is not None and faces.pipeline.joins is None
     with pytest.raises(ValueError, match="directory, or speech"):
         streams_of(ConfigDict(dict(directory="a", speech="b")), PIPELINE)
+
+
+BOTH = ("diarizer", "animator")
+
+
+@pytest.mark.parametrize(
+    ("named", "halves", "parts"),
+    [
+        ({"directory": "a"}, BOTH, [("speech", "face")]),
+        ({"directory": "a"}, BOTH[:1], [("speech",)]),
+        ({"directory": "a"}, BOTH[1:], [("face",)]),
+        ({"speech": "a", "face": "b"}, BOTH, [("speech",), ("face",)]),
+    ],
+)
+def test_every_half_of_a_model_takes_the_part_that_it_learns_from(named, halves, parts):
+    streams = streams_of(ConfigDict(named), PIPELINE, halves)
+    assert [stream.parts for stream in streams] == parts
+    # Voices without their faces are joined, wherever they come from.
+    assert all((stream.pipeline.joins is not None) == (stream.parts == ("speech",)) for stream in streams)
+
+
+@pytest.mark.parametrize(
+    ("named", "halves", "message"),
+    [
+        ({"face": "a"}, BOTH, r"no voices, from which model.diarizer learns; .*configs/animator.py"),
+        ({"speech": "a"}, BOTH, r"no faces, from which model.animator learns; .*configs/diarizer.py"),
+        ({"speech": "a", "face": "b"}, BOTH[:1], "config.data.face: the model has no animator"),
+        ({"speech": "a", "face": "b"}, BOTH[1:], "config.data.speech: the model has no diarizer"),
+    ],
+)
+def test_halves_without_records_and_records_without_a_half_are_refused(named, halves, message):
+    with pytest.raises(UserError, match=message):
+        streams_of(ConfigDict(named), PIPELINE, halves)
+    # Scoring takes what there is.
+    assert len(streams_of(ConfigDict(named), PIPELINE)) == len(named)
