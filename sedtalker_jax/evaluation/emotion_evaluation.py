@@ -50,6 +50,16 @@ class EmotionClip:
     joins: Sequence[float] = ()
     speech: Sequence[tuple[float, float]] | None = None
 
+    @property
+    def fully_named(self) -> bool:
+        """Whether the segments say which of the labels is felt throughout.
+
+        False where one of them is an emotion that the labels lack, which no system could name, or where nobody said anything.
+        """
+        known = {*self.labels, *metrics.NEUTRAL_NAMES}
+        said = bool(self.segments) or bool(np.any(np.asarray(self.emotion) >= 0))
+        return said and all(segment[2] in known for segment in self.segments)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class EmotionScores:
@@ -119,7 +129,8 @@ def evaluate_emotion(
     """Scores systems on the same clips with the same decoder.
 
     Frame scores, EDER and boundaries are of the decoded path; calibration is of the probabilities as given. Frames are
-    pooled for accuracy and F1; `eder` is the mean over recordings, `eder_pooled` weighs by duration.
+    pooled for accuracy and F1; `eder` is the mean over recordings, `eder_pooled` weighs by duration. EDER and boundaries leave
+    out recordings with an emotion that the labels lack (EmotionClip.fully_named), as frame scores leave out its frames.
 
     Args:
       clips: the truth; all with the same labels in the same order.
@@ -152,6 +163,9 @@ def evaluate_emotion(
         f"{int(measured[first].counts.sum())} scored frames; decoder {decoder}; "
         f"95% intervals: {num_resamples} resamples of voices, then recordings."
     )
+    unnamed = sum(not clip.fully_named for clip in clips)
+    if unnamed:
+        note += f" EDER and boundaries leave out {unnamed} recordings with an emotion that the labels lack, or with none given."
     differences = None
     if others:
         difference_rows = []
@@ -230,7 +244,7 @@ class _SystemStatistics:
         self.counts = np.zeros((n, K, K))
         self.calibration = np.zeros((n, bins, 3))
         self.brier = np.zeros((n, 2))
-        self.diarization = np.zeros((n, len(EDER_PARTS)))
+        self.diarization = np.full((n, len(EDER_PARTS)), np.nan)
         self.speech_rates = np.full(n, np.nan)
         self.durations = np.array([clip.duration for clip in clips])
         self.boundaries = {tolerance: np.zeros((n, 2)) for tolerance in metrics.BOUNDARY_TOLERANCES_S}
@@ -247,26 +261,27 @@ class _SystemStatistics:
             self.counts[row] = metrics.confusion_counts(clip.emotion, path, K)
             if np.any(np.asarray(clip.emotion) >= 0):
                 self._add_calibration(row, clip.emotion, track.probabilities)
-            segments = track.segments(decoder, **options)
-            error = metrics.emotion_diarization_error_rate(clip.segments, segments, clip.duration)
-            self.diarization[row] = [getattr(error, part) for part in EDER_PARTS]
-            if clip.speech:
-                speech = metrics.emotion_diarization_error_rate(
-                    clip.segments, segments, clip.duration, scored_regions=clip.speech
-                )
-                self.speech_rates[row] = speech.error_rate
-            true_boundaries = metrics.segment_boundaries(clip.segments, clip.duration)
-            boundaries = metrics.segment_boundaries(segments, clip.duration)
-            for tolerance, statistic in self.boundaries.items():
-                match = metrics.match_boundaries(true_boundaries, boundaries, tolerance)
-                statistic[row] = 2 * match.matched, match.reference + match.hypothesis
-            self.alarms[row] = metrics.join_false_alarms(np.asarray(clip.joins), true_boundaries, boundaries, JOIN_TOLERANCE_S)
+            if clip.fully_named:
+                self._add_diarization(row, clip, track.segments(decoder, **options))
             emotional = [segment for segment in clip.segments if segment[2] not in metrics.NEUTRAL_NAMES]
             self.segment_clip += [row] * len(emotional)
             self.segment_label += [segment[2] for segment in emotional]
             true_means.append(metrics.segment_means(emotional, track.times, clip.intensity))
             guess_means.append(metrics.segment_means(emotional, track.times, track.intensity))
         self.true_means, self.guess_means = np.concatenate(true_means), np.concatenate(guess_means)
+
+    def _add_diarization(self, row: int, clip: EmotionClip, segments) -> None:
+        error = metrics.emotion_diarization_error_rate(clip.segments, segments, clip.duration)
+        self.diarization[row] = [getattr(error, part) for part in EDER_PARTS]
+        if clip.speech:
+            speech = metrics.emotion_diarization_error_rate(clip.segments, segments, clip.duration, scored_regions=clip.speech)
+            self.speech_rates[row] = speech.error_rate
+        true_boundaries = metrics.segment_boundaries(clip.segments, clip.duration)
+        boundaries = metrics.segment_boundaries(segments, clip.duration)
+        for tolerance, statistic in self.boundaries.items():
+            match = metrics.match_boundaries(true_boundaries, boundaries, tolerance)
+            statistic[row] = 2 * match.matched, match.reference + match.hypothesis
+        self.alarms[row] = metrics.join_false_alarms(np.asarray(clip.joins), true_boundaries, boundaries, JOIN_TOLERANCE_S)
 
     def _add_calibration(self, row: int, emotion, probabilities) -> None:
         bins = metrics.reliability(emotion, probabilities, _CALIBRATION_BINS)

@@ -135,6 +135,38 @@ def test_unscored_frames_do_not_count():
     assert values(scores.table, "ours")["frame_accuracy"] == 1.0
 
 
+def test_emotions_that_the_labels_lack_are_no_errors_of_a_perfect_system():
+    clips = make_clips(8)
+    known = tuple(name for name in CANONICAL if name not in ("fear", "upset"))
+    index = np.array([known.index(name) if name in known else -1 for name in CANONICAL])
+    few = [dataclasses.replace(clip, labels=known, emotion=index[clip.emotion]) for clip in clips]
+    named = [all(segment[2] in known for segment in clip.segments) for clip in clips]
+    assert 0 < sum(named) < len(clips)
+    # Of what it can't name it says anything.
+    tracks = [EmotionTrack(known, np.eye(6)[np.maximum(clip.emotion, 0)], clip.intensity) for clip in few]
+    scores = evaluate_emotion(few, {"perfect": tracks}, decoder="raw", num_resamples=100)
+    found = values(scores.table, "perfect")
+    for name in ("eder", "eder_pooled", "eder_without_silence", "join_false_alarm_rate_0.5s"):
+        assert found[name] == pytest.approx(0.0, abs=1e-5), name
+    assert found["frame_accuracy"] == found["boundary_f1_0.25s"] == 1.0
+    assert f"leave out {len(clips) - sum(named)} recordings" in scores.table.note
+    # What is left out of EDER changes nothing of the others.
+    alone = [pair for pair, keep in zip(zip(few, tracks, strict=True), named, strict=True) if keep]
+    wrong = [constant_tracks([clip], "sad")[0] for clip, _ in alone]
+    apart = evaluate_emotion([clip for clip, _ in alone], {"sad": wrong}, num_resamples=100)
+    together = evaluate_emotion(few, {"sad": constant_tracks(few, "sad")}, num_resamples=100)
+    for name in ("eder", "boundary_f1_1s"):
+        assert values(together.table, "sad")[name] == pytest.approx(values(apart.table, "sad")[name])
+    assert "leave out" not in apart.table.note
+
+
+def test_a_recording_of_which_nobody_said_anything_is_not_taken_for_neutral():
+    clips = make_clips(9)
+    silent = dataclasses.replace(clips[0], segments=[], emotion=np.full(150, -1, np.int8), intensity=np.full(150, np.nan))
+    scores = evaluate_emotion([silent, *clips[1:]], {"truth": tracks_of(clips)}, num_resamples=100)
+    assert values(scores.table, "truth")["eder"] == pytest.approx(0.0, abs=1e-5) and "leave out 1 rec" in scores.table.note
+
+
 def test_mistakes_are_named():
     clips = make_clips(5)
     with pytest.raises(UserError, match="at least one clip"):
