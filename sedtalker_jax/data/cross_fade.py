@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy import sparse
 
 from sedtalker_jax.data.index import RecordIndex
@@ -73,18 +73,19 @@ class FadeConfig:
             raise ValueError(f"share={self.share} must lie between 0 and 1")
 
 
-def same_recording(index: RecordIndex) -> list[np.ndarray]:
+def same_recording(index: RecordIndex, wanted: Bool[np.ndarray, " N"] | None = None) -> list[np.ndarray]:
     """Rows of a split (or of several, joined) that are one recording with at least two different expressions.
 
     Args:
       index: RecordReader.index(), or that of several directories whose records share one face space.
+      wanted: [N], rows that may be used; None = all.
 
     Returns:
       Sorted row numbers of each recording, in the order of the first rows.
     """
     groups: dict[tuple, list[int]] = {}
     for row in range(len(index)):
-        if index.expression[row]:
+        if index.expression[row] and (wanted is None or wanted[row]):
             sound = int(index.sound[row]), int(index.num_samples[row]), float(index.fps[row])
             key = (index.speaker[row], index.sentence[row], *sound)
             groups.setdefault(key, []).append(row)
@@ -295,14 +296,21 @@ class CrossFader:
       index: of the reader's rows.
       space: the records' face space.
       config: share and ranges.
+      wanted: [N], rows that may take part in a fade; None = all.
 
     Raises:
       UserError: there are rows that can fade, and the face space has no upper face or lips by name.
     """
 
-    def __init__(self, index: RecordIndex, space: FaceSpace, config: FadeConfig | None = None) -> None:
+    def __init__(
+        self,
+        index: RecordIndex,
+        space: FaceSpace,
+        config: FadeConfig | None = None,
+        wanted: Bool[np.ndarray, " N"] | None = None,
+    ) -> None:
         self._index, self._config = index, config or FadeConfig()
-        self._recording_of = {int(row): rows for rows in same_recording(index) for row in rows}
+        self._recording_of = {int(row): rows for rows in same_recording(index, wanted) for row in rows}
         self._projections = region_projections(space, self._config.smoothing) if self._recording_of else None
 
     @property

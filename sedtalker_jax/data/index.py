@@ -77,6 +77,13 @@ class RecordIndex:
         names = [field.name for field in dataclasses.fields(cls)]
         return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
+    def nameable(self, labels: Sequence[str]) -> np.ndarray:
+        """Which faces a model of these labels can be asked for, [N] bool: those of an expression that is unknown or a label.
+
+        Where the labels lack it, all their strengths are zero, and the face would be taken for neutral.
+        """
+        return np.isin(self.expression, ["", *labels])
+
     def save(self, path: str | Path) -> None:
         """Writes an .npz file, whole or not at all."""
         path = Path(path)

@@ -170,13 +170,12 @@ class TrainBatches:
         index = reader.index()
         if config.embeddings:
             check_clips(config.embeddings, index.id)
-        self._fader = None
-        if config.cross_fade is not None and codec is not None:
-            self._fader = CrossFader(index, codec.space, config.cross_fade)
         wanted = index.label != "" if config.one_emotion_only else np.ones(len(index), bool)
         if codec is not None:
-            # All strengths zero means neutral, so a face whose expression the labels lack would be taken for that.
-            wanted &= np.isin(index.expression, ["", *labels])
+            wanted &= index.nameable(labels)
+        self._fader = None
+        if config.cross_fade is not None and codec is not None:
+            self._fader = CrossFader(index, codec.space, config.cross_fade, wanted)
         self._clips = np.flatnonzero(wanted)
         self._durations = tuple((index.num_samples[self._clips] / axes.SAMPLE_RATE).tolist())
         self._fps = index.fps[self._clips]

@@ -416,7 +416,8 @@ class RunPlan:
         state = jax.eval_shape(experiment.create_state)
         counts = {name: sum(x.size for x in jax.tree.leaves(part)) for name, part in state.params.items()}
         frozen = sum(x.size for x in jax.tree.leaves(state.frozen))
-        fading = next((count for stream in experiment.streams if (count := stream.fading_clips()) is not None), None)
+        counts_of = (stream.fading_clips(experiment.labels) for stream in experiment.streams)
+        fading = next((count for count in counts_of if count is not None), None)
         return cls(counts | ({"frozen": frozen} if frozen else {}), fading)
 
     def __str__(self) -> str:

@@ -289,7 +289,9 @@ def fit_reader(
 
 
 def _emotion_clip(record: Mapping[str, Any], labels: Sequence[str]) -> np.ndarray | None:
-    """[F, K] how much of each label the face shows, adding up to 1; None where nobody says."""
+    """[F, K] how much of each label the face shows, adding up to 1; None where nobody says, or what the labels lack."""
+    if record.get("expression", "") not in ("", *labels):
+        return None
     columns = [ACTIVE.index(name) for name in labels if name != "neutral"]
     activation = np.asarray(record["activation"], np.float32)[:MAX_FRAMES, columns]
     if not np.isfinite(activation).all():

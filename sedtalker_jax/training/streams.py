@@ -66,7 +66,7 @@ class Stream:
         codec = codec if "face" in self.parts else None
         clips = np.arange(len(reader))
         if codec is not None:
-            clips = np.flatnonzero(np.isin(reader.index().expression, ["", *labels]))
+            clips = np.flatnonzero(reader.index().nameable(labels))
         chosen = clips[spread(len(clips), num_clips)]
         examples = [make_example(reader[int(i)], codec, labels, self.pipeline, rng, training=False) for i in chosen]
         size = self.pipeline.batch_size
@@ -80,12 +80,16 @@ class Stream:
     def _open(self, split: str) -> Sequence:
         return with_given_embeddings(open_records(self.directories, split), self.pipeline.embeddings)
 
-    def fading_clips(self) -> tuple[int, int] | None:
-        """(training faces with several expressions of their recording, all training faces); None where nothing is to fade."""
+    def fading_clips(self, labels: Sequence[str]) -> tuple[int, int] | None:
+        """(training faces with several expressions of their recording, all training faces); None where nothing is to fade.
+
+        Both are of the faces that the labels can name.
+        """
         if "face" not in self.parts or self.pipeline.cross_fade is None:
             return None
         index = open_records(self.directories, "train", decode_audio=False).index()
-        return sum(len(rows) for rows in same_recording(index)), len(index)
+        wanted = index.nameable(labels)
+        return sum(len(rows) for rows in same_recording(index, wanted)), int(wanted.sum())
 
     def _take(self, batch: Batch) -> Batch:
         """The parts that this stream feeds. A face without a speech part brings its own sound."""

@@ -99,6 +99,20 @@ def test_a_face_whose_expression_the_labels_lack_is_left_out(reader, codec):
     assert voices._per_epoch[0] == len(reader) // 4
 
 
+def test_no_fade_goes_through_an_expression_that_the_labels_lack(reader, codec):
+    read = []
+
+    class Watched(ToyReader):
+        def __getitem__(self, row):
+            read.append(self.made[row]["id"])
+            return super().__getitem__(row)
+
+    labels = tuple(name for name in CANONICAL if name != "sad")
+    few = TrainBatches(Watched(reader.made), codec, labels, CONFIG, start=0, stop=40)
+    faded = sum(int(moving(few[number]).sum()) for number in range(12))
+    assert faded > 20 and len(read) > 48 and not [clip for clip in read if "sad" in clip]
+
+
 def test_a_batch_with_fades_depends_on_its_number_only(reader, codec):
     whole, late = batches(reader, codec), batches(reader, codec, start=17)
     copied = pickle.loads(pickle.dumps(whole))  # as worker processes get it
