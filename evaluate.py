@@ -21,8 +21,10 @@ from sedtalker_jax.errors import UserError
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment that the workdir was trained with.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the trained model; results go there.")
 _SPLIT = flags.DEFINE_enum("split", "test", ["valid", "test"], "Split to score.")
-_MAX_CLIPS = flags.DEFINE_integer("max_clips", None, "Score only so many clips, spread over the split.")
-_BASELINE_CLIPS = flags.DEFINE_integer("baseline_clips", 600, "Training clips that the prosody baselines are fitted on.")
+_MAX_CLIPS = flags.DEFINE_integer("max_clips", None, "Score only so many clips, spread over the split.", lower_bound=1)
+_BASELINE_CLIPS = flags.DEFINE_integer(
+    "baseline_clips", 600, "Training clips that the prosody baselines are fitted on; 0 leaves them out.", lower_bound=0
+)
 _PREDICTIONS = flags.DEFINE_multi_string("predictions", None, "Directory of motion, or NAME=DIRECTORY; may be repeated.")
 _REFERENCES = flags.DEFINE_string("references", None, "Directory of true motion.")
 _REGIONS = flags.DEFINE_string("regions", None, "Vertex sets: a regions folder, FLAME_masks.pkl or face_space.npz.")

@@ -32,6 +32,15 @@ def about(path: str | os.PathLike) -> Iterator[None]:
         raise UserError(f"{path}: {error}") from error
 
 
+@contextlib.contextmanager
+def from_config() -> Iterator[None]:
+    """Turns the ValueError of a configured value, whose message says what the value must be, into a user's mistake."""
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(f"config: {error}") from error
+
+
 def exit_code(command: Callable[[], object]) -> int:
     """Runs a command: 0, 2 after a user's mistake, whose one line is printed to standard error, or 130 after Ctrl-C."""
     # The checkpoint library reports what it does through this logger; a user wants results and errors.

@@ -35,20 +35,21 @@ class MixedReader(Sequence):
 
     Args:
       directories: finished record directories.
-      split: "train", "valid" or "test".
+      split: "train", "valid" or "test"; None = all of them, each directory's one after another.
       decode_audio: whether records also hold waveform [S] float32.
 
     Raises:
       UserError: a directory is unfinished, or no directory has records of the split.
     """
 
-    def __init__(self, directories: Sequence[str | Path], split: str, decode_audio: bool = True) -> None:
-        self.manifest = merge_manifests([read_manifest(directory) for directory in directories])
-        having = [directory for directory in directories if split in read_manifest(directory)["splits"]]
-        self.readers = [RecordReader(directory, split, decode_audio) for directory in having]
+    def __init__(self, directories: Sequence[str | Path], split: str | None, decode_audio: bool = True) -> None:
+        manifests = [read_manifest(directory) for directory in directories]
+        self.manifest = merge_manifests(manifests)
+        places = [(place, name) for place, manifest in zip(directories, manifests, strict=True) for name in manifest["splits"]]
+        self.readers = [RecordReader(place, name, decode_audio) for place, name in places if split in (None, name)]
         self.readers = [reader for reader in self.readers if len(reader)]
         if not self.readers:
-            raise UserError(f"no records of split {split!r} in {', '.join(map(str, directories))}")
+            raise UserError(f"no records{f' of split {split!r}' if split else ''} in {', '.join(map(str, directories))}")
         self._ends: list[int] = []
         for reader in self.readers:
             self._ends.append(len(reader) + (self._ends[-1] if self._ends else 0))
@@ -151,11 +152,23 @@ def record_identity(directory: str | Path) -> str:
     return f"{record_name(directory)} {digest[:16]}"
 
 
-def every_record(directories: Sequence[str | Path]) -> Iterator[dict[str, Any]]:
-    """The records of all splits of record directories, decoded: a corpus that was held out whole."""
-    for directory in directories:
-        for split in read_manifest(directory)["splits"]:
-            yield from RecordReader(directory, split)
+def every_record(directories: Sequence[str | Path]) -> MixedReader:
+    """The records of all splits of record directories, decoded when they are read: a corpus that was held out whole.
+
+    Raises:
+      UserError: a directory is unfinished, or none has records.
+    """
+    return MixedReader(directories, None)
+
+
+def num_records(directories: Sequence[str | Path], split: str) -> int:
+    """How many records of a split directories have; a corpus need not have every split (ZED is one to test on).
+
+    Raises:
+      UserError: a directory is unfinished.
+    """
+    splits = (read_manifest(directory)["splits"].get(split, {}) for directory in directories)
+    return sum(shard["records"] for own in splits for shard in own.get("shards", ()))
 
 
 def _name(manifest: Mapping[str, Any]) -> str:

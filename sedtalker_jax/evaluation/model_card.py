@@ -38,6 +38,7 @@ def write_model_card(
     labels: Sequence[str],
     data: Mapping[str, Mapping[str, object]],
     tables: Sequence[ScoreTable] = (),
+    scored: str = "",
     facts: Mapping[str, object] | None = None,
 ) -> None:
     """Writes a Markdown card; an older one is replaced only by a whole one.
@@ -48,6 +49,7 @@ def write_model_card(
       labels: emotions that it knows, in its order.
       data: corpus -> facts such as licence, hours, speakers, language, splits; an unknown licence is said to be unknown.
       tables: scores with their intervals.
+      scored: which clips they are of.
       facts: parameters, steps, config, commit, world hash.
 
     Raises:
@@ -68,6 +70,8 @@ def write_model_card(
     lines += ["", "A model may be used only in ways that every licence above allows.", "", "## Scores", ""]
     if not tables:
         lines += ["Not evaluated.", ""]
+    elif scored:
+        lines += [f"Of {scored}.", ""]
     for table in tables:
         lines += [table.markdown(), ""]
     lines += ["## Intended use", "", _INTENDED_USE, "", "## Not for", "", _OUT_OF_SCOPE, "", "## Limits", "", _LIMITS, ""]
@@ -80,6 +84,7 @@ def write_run_card(
     directories: Sequence[str],
     step: int,
     tables: Sequence[ScoreTable] = (),
+    scored: str = "",
 ) -> None:
     """The card of a workdir: training writes it before its first checkpoint, evaluation again with the scores.
 
@@ -89,6 +94,7 @@ def write_run_card(
       directories: record directories that it was trained on.
       step: training steps of the checkpoint that the scores are of, or that training will end with.
       tables: scores; none = not evaluated.
+      scored: which clips they are of: "the test split, all 128 clips".
 
     Raises:
       UserError: a directory has no manifest, the place can't be written.
@@ -116,6 +122,7 @@ def write_run_card(
         labels=meta["labels"],
         data=data,
         tables=tables,
+        scored=scored,
         facts=facts,
     )
 

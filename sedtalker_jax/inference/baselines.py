@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -13,7 +11,9 @@ from sklearn.ensemble import RandomForestClassifier
 
 from sedtalker_jax import axes
 from sedtalker_jax.data.mixing import open_records, spread
+from sedtalker_jax.data.pool import WorkerPool
 from sedtalker_jax.data.world.prosody import prosody_track
+from sedtalker_jax.errors import UserError
 
 WINDOW_S = 1.5
 """Seconds around a frame whose prosody is measured."""
@@ -50,9 +50,10 @@ def true_prosody(record: Mapping[str, Any]) -> Float[np.ndarray, "windows 2P"]:
     return np.concatenate([frames, frames - frames.mean(axis=0)], axis=1)[::STRIDE]
 
 
-def _training_rows(job: tuple[tuple[str, ...], int, Features, tuple[str, ...]]) -> tuple[np.ndarray, np.ndarray]:
-    directories, index, features, labels = job
-    record = open_records(directories, "train", decode_audio=features is measured_prosody)[index]
+def _training_rows(
+    reader: Sequence[Mapping[str, Any]], index: int, features: Features, labels: tuple[str, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    record = reader[index]
     targets = record_labels(record, labels)[::STRIDE]
     rows = features(record)[: len(targets)]
     return rows[targets >= 0], targets[targets >= 0]
@@ -80,13 +81,17 @@ class FrameForest:
           num_clips: how many records.
           workers: processes that measure.
           seed: of the forest.
+
+        Raises:
+          UserError: no training record has a frame of these labels, or a worker has died.
         """
         chosen = spread(len(open_records(directories, "train", decode_audio=False)), num_clips)
         self.num_clips, self.num_labels, self.features = len(chosen), len(labels), features
-        jobs = [(tuple(directories), int(i), features, tuple(labels)) for i in chosen]
-        # Spawned, since the parent may hold JAX's threads, which do not survive a fork.
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            parts = list(pool.map(_training_rows, jobs, chunksize=8))
+        jobs = [(int(i), features, tuple(labels)) for i in chosen]
+        with WorkerPool(workers, open_records, (tuple(directories), "train", features is measured_prosody)) as pool:
+            parts = [part for part in pool.map(_training_rows, jobs, chunk=8) if len(part[1])]
+        if not parts:
+            raise UserError(f"{', '.join(map(str, directories))}: no training clip has one of the labels {', '.join(labels)}")
         rows, targets = (np.concatenate(column) for column in zip(*parts, strict=True))
         self.forest = RandomForestClassifier(
             200, min_samples_leaf=8, max_features="sqrt", class_weight="balanced", n_jobs=workers, random_state=seed

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from sedtalker_jax import axes
 from sedtalker_jax import evaluation as ev
 from sedtalker_jax.data.faces.motion_code import true_vertices
-from sedtalker_jax.data.mixing import open_records, record_name
+from sedtalker_jax.data.mixing import num_records, open_records, record_name
 from sedtalker_jax.data.records import read_manifest
 from sedtalker_jax.data.world.timeline import silences
 from sedtalker_jax.emotion import EmotionTrack
@@ -76,8 +76,10 @@ def predict(model: SEDTalker, records: Sequence[Mapping[str, Any]], title: str) 
 def fit_temperature(predictions: Predictions) -> float:
     """Temperature that minimises the cross-entropy of labelled frames (Guo et al., arXiv 1706.04599, section 4.2).
 
-    The tracks must have been made with temperature 1.
+    The tracks must have been made with temperature 1. Without labelled frames it is 1.
     """
+    if not any((clip.emotion >= 0).any() for clip in predictions.clips):
+        return 1.0
     logs = np.concatenate(
         [
             np.log(np.maximum(t.probabilities, 1e-9))[c.emotion >= 0]
@@ -112,30 +114,31 @@ def score_emotion(
 
     These are: the commonest emotion of the training clips, and their shares of emotions; of several corpora, the shares in the
     training clips of each clip's own corpus, which whoever recognises the corpus knows; a forest on measured prosody and, where
-    the world tells, one on the true prosody.
+    the world tells, one on the true prosody. Records without a labelled training frame, a corpus to test on, leave the model
+    alone.
 
     Args:
       model: gives the labels.
       predictions: of the test split.
       directories: record directories, whose training split the baselines are fitted on.
-      baseline_clips: training clips for the forests.
+      baseline_clips: training clips for the forests; 0 leaves them out.
     """
     labels = model.labels
-    train = open_records(directories, "train", decode_audio=False)
+    systems = {"model": predictions.tracks}
+    train = open_records(directories, "train", decode_audio=False) if num_records(directories, "train") else ()
     sample = [record_labels(train[i], labels) for i in range(0, len(train), max(1, len(train) // 400))]
-    forest = FrameForest(directories, measured_prosody, labels, baseline_clips, workers=workers)
-    systems = {
-        "model": predictions.tracks,
-        "majority": ev.constant_tracks(predictions.clips, ev.majority_label(sample, labels)),
-        "training shares": ev.prior_tracks(predictions.clips, _shares_of_labels(sample, len(labels))),
-    }
-    own = corpus_prior_tracks(predictions, directories)
-    if own is not None:
-        systems["corpus shares"] = own
-    systems["prosody forest"] = forest_tracks(forest, predictions)
-    if predictions.records[0].get("prosody"):
-        oracle = FrameForest(directories, true_prosody, labels, baseline_clips, workers=workers)
-        systems["oracle prosody"] = forest_tracks(oracle, predictions)
+    if any((emotion >= 0).any() for emotion in sample):
+        systems["majority"] = ev.constant_tracks(predictions.clips, ev.majority_label(sample, labels))
+        systems["training shares"] = ev.prior_tracks(predictions.clips, _shares_of_labels(sample, len(labels)))
+        own = corpus_prior_tracks(predictions, directories)
+        if own is not None:
+            systems["corpus shares"] = own
+        kinds = {"prosody forest": measured_prosody}
+        if predictions.records[0].get("prosody"):
+            kinds["oracle prosody"] = true_prosody
+        for name, features in kinds.items() if baseline_clips else ():
+            forest = FrameForest(directories, features, labels, baseline_clips, workers=workers)
+            systems[name] = forest_tracks(forest, predictions)
     return ev.evaluate_emotion(predictions.clips, systems, title="Emotion per frame")
 
 
@@ -236,7 +239,9 @@ class AnimationScores:
 
 
 SYSTEMS = ("model", "model, true track", "neutral template", "mean motion")
-"""The model with its own track, with the face's true activation; a still face; the training motion's mean."""
+"""The model with its own track, with the face's true activation; a still face; the training motion's mean.
+
+Where nobody says what a face feels, its true track is the model's own."""
 
 
 def score_animation(
@@ -254,7 +259,8 @@ def score_animation(
       records: of a split.
       tracks: what drives the system "model" in each: the track that the diarizer hears, given strengths of all emotions of
         ACTIVE at the animation frames (data.given_tracks), or None where the face's schedule drives it, since the voice does
-        not tell. If it is None everywhere, the system "model, true track" is "model" itself and is left out.
+        not tell. If it is None everywhere, the system "model, true track" is "model" itself and is left out; and so it is
+        where no record's activation is known.
       truth: the face space of these records, which may be another data set than the model's own: its templates are the ones
         to animate, its basis is what the records' motion is given in.
       num_curves: clips whose lip distance is kept for plots.
@@ -262,9 +268,10 @@ def score_animation(
     Raises:
       UserError: the records' faces have another topology or frame rate than the model's.
     """
-    heard_some = any(track is not None for track in tracks)
-    systems = SYSTEMS if heard_some else tuple(name for name in SYSTEMS if name != "model, true track")
     columns = [ACTIVE.index(name) for name in model.labels if name != "neutral"]
+    known = [bool(np.isfinite(np.asarray(record["activation"])[:, columns]).all()) for record in records]
+    differ = any(track is not None and told for track, told in zip(tracks, known, strict=True))
+    systems = SYSTEMS if differ else tuple(name for name in SYSTEMS if name != "model, true track")
     codec, space = model.codec, model.codec.space
     if truth.fps != model.fps:
         raise UserError(f"the records' faces move at {truth.fps:g} fps and the model's at {model.fps:g}; choose other data")
@@ -281,7 +288,8 @@ def score_animation(
     )
     scores = AnimationEvaluation(regions, model.fps, systems)
     curves = []
-    for record, track in zip(tqdm(records, desc="animate", unit="clip", mininterval=2.0), tracks, strict=True):
+    progress = tqdm(records, desc="animate", unit="clip", mininterval=2.0)
+    for record, track, told in zip(progress, tracks, known, strict=True):
         face = model.template(truth.template(record["template"]))
         waveform = record["waveform"]
         F = axes.num_animation_frames(len(waveform), model.fps)
@@ -293,8 +301,9 @@ def score_animation(
         vertices = {
             "neutral template": np.broadcast_to(face.vertices, (F, *face.vertices.shape)),
             "mean motion": codec.vertices(face.vertices, np.zeros((F, codec.rank), np.float32)),
-            "model, true track": codec.vertices(face.vertices, move(true)),
         }
+        if told or track is None:
+            vertices["model, true track"] = codec.vertices(face.vertices, move(true))
         if track is None:
             vertices["model"] = vertices["model, true track"]
         else:
@@ -303,6 +312,7 @@ def score_animation(
             else:
                 heard = _at_frames(track, F)[:, columns]
             vertices["model"] = codec.vertices(face.vertices, move(heard))
+            vertices.setdefault("model, true track", vertices["model"])
         target = true_vertices(record, truth)
         transitions = [b[0] for a, b in zip(record["segments"], record["segments"][1:], strict=False) if a[2] != b[2]]
         scores.add(

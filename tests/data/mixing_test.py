@@ -59,6 +59,9 @@ def test_splits_that_a_corpus_lacks_add_nothing(directories):
     assert {record["corpus"] for record in valid} == {"savee"}, "TESS has nobody to validate on"
     with pytest.raises(UserError, match="no records of split 'dev'"):
         mixing.MixedReader(directories, "dev")
+    counts = {split: mixing.num_records(directories, split) for split in ("train", "valid", "dev")}
+    assert counts == {"train": len(mixing.open_records(directories, "train")), "valid": len(valid), "dev": 0}
+    assert not mixing.num_records(directories[1:], "valid")
 
 
 def test_manifests_add_up(directories):
@@ -74,7 +77,8 @@ def test_manifests_add_up(directories):
 def test_one_corpus_is_held_out_whole(directories):
     train, test = mixing.hold_out(directories, "tess")
     assert train == [str(directories[0])] and test == [str(directories[1])]
-    every = list(mixing.every_record(test))
+    every = mixing.every_record(test)
+    assert every[len(every) - 1]["id"] == list(every)[-1]["id"]
     counts = records.read_manifest(directories[1])["splits"]
     assert len({r["id"] for r in every}) == sum(split["records"] for split in counts.values()) == len(every)
     assert {r["corpus"] for r in every} == {"tess"} and {r["split"] for r in every} == {

@@ -23,6 +23,7 @@ from sedtalker_jax.inference.scoring import (
     Predictions,
     corpus_prior_tracks,
     emotion_clip,
+    fit_temperature,
     group_tables,
     intended_and_perceived,
     perceived_clip,
@@ -141,6 +142,25 @@ def test_given_strengths_drive_the_model_and_the_true_ones_its_bound(worlds):
         assert driven.shape == true.shape and not driven[FRAMES - i :].any()
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_no_true_track_is_invented_for_faces_that_nobody_labelled(worlds):
+    (own, rigs), _ = worlds
+    codec = FaceCodec.fit(own.space, [own.coefficients("test", 0, rigs[0])], [own.head_name("train", 0)], 1)
+    records, tracks = predictions(own, rigs)
+    unknown = np.full((FRAMES, len(ACTIVE)), np.nan, np.float16)
+    moved = [own.displacements("test", 0, rig) for rig in rigs]
+    for record in records:
+        record["activation"] = unknown
+    scores = score_animation(SeerWithoutDiarizer(codec, moved), records, tracks, own.space)
+    assert "model, true track" not in scores.table.systems
+    # Where the others are labelled, the one that is not moves as heard in both systems: it was asked for once.
+    records[1]["activation"] = records[2]["activation"] = np.zeros((FRAMES, len(ACTIVE)), np.float16)
+    asked = [moved[0], moved[1], moved[1], moved[2], moved[2]]
+    scores = score_animation(SeerWithoutDiarizer(codec, asked), records, tracks, own.space)
+    lips = scores.table.to_dict()["lip_mean_squared_error_mm2"]["systems"]
+    assert lips["model, true track"] == lips["model"] and lips["model"]["value"] < 0.02 * lips["neutral template"]["value"]
+
+
 def test_motion_at_another_frame_rate_is_refused(worlds):
     (own, own_rigs), _ = worlds
     codec = FaceCodec.fit(own.space, [own.coefficients("test", 0, own_rigs[0])], [own.head_name("train", 0)], 1)
@@ -198,6 +218,15 @@ def test_intended_and_perceived_labels_are_scored_apart_on_the_clips_that_have_b
     misheard = perceived_clip(pairs[4][0], emotion_clip(pairs[4][0], CANONICAL))
     assert np.isnan(misheard.intensity).all() and misheard.emotion[0] == -1 and misheard.segments[0][2] == "sad"
     assert intended_and_perceived(as_predictions(pairs[6:])) is None
+
+
+def test_without_labelled_frames_the_temperature_is_one():
+    assert fit_temperature(Predictions([], [], [])) == 1.0
+    pairs = [heard(i, "sad", right=i % 2 == 0) for i in range(4)]
+    labelled = as_predictions(pairs)
+    assert fit_temperature(labelled) > 1.5
+    unlabelled = [dataclasses.replace(clip, emotion=np.full_like(clip.emotion, -1)) for clip in labelled.clips]
+    assert fit_temperature(Predictions(labelled.records, unlabelled, labelled.tracks)) == 1.0
 
 
 def test_groups_are_scored_apart_where_there_is_more_than_one():

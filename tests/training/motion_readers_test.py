@@ -148,9 +148,11 @@ def test_records_that_do_not_say_what_a_reader_learns_from_are_refused(codec, re
         mr.fit_reader(term, codec, silent, LABELS, 0, animator_size=SIZE)
 
 
-def test_faces_that_nobody_labelled_are_left_out(codec, records):
+def test_faces_that_nobody_labelled_or_the_labels_cannot_name_are_left_out(codec, records):
     few = records[:24]
     unknown = [{**r, "activation": np.full_like(r["activation"], np.nan)} for r in records[24:30]]
+    # Its strengths of the labels are all zero, which would mean neutral.
+    unknown.append({**records[30], "activation": np.zeros_like(records[30]["activation"]), "expression": "sad"})
     alone, beside = (
         mr.fit_reader("consistency", codec, faces, LABELS, 0, animator_size=SIZE, num_steps=3) for faces in (few, few + unknown)
     )
