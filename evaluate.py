@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import pathlib
 import sys
+from collections.abc import Sequence
 
-from absl import app, flags, logging
+from absl import flags, logging
 from ml_collections import config_flags
 
-from sedtalker_jax.config_flag import experiment_config
+from sedtalker_jax.config_flag import experiment_config, run
 from sedtalker_jax.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment that the workdir was trained with.")
@@ -37,9 +38,7 @@ _REFERENCE_FPS = flags.DEFINE_float("reference_fps", None, "Frames per second of
 _METRES_PER_UNIT = flags.DEFINE_float("metres_per_unit", 1.0, "Size of the files' unit of length.")
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+def main(_: Sequence[str]) -> None:
     # Orbax warns of metadata that only its own directory layouts have.
     logging.set_verbosity(logging.ERROR)
     try:
@@ -96,4 +95,4 @@ def _lip_points() -> tuple[int, int] | None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run(main)

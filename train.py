@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import pathlib
 import sys
+from collections.abc import Sequence
 
 import jax
-from absl import app, flags, logging
+from absl import flags, logging
 from ml_collections import config_flags
 
-from sedtalker_jax.config_flag import experiment_config
-from sedtalker_jax.errors import UserError
+from sedtalker_jax.config_flag import experiment_config, run
+from sedtalker_jax.errors import UserError, from_config
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment, such as configs/demo.py or configs/demo.py:smoke.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of checkpoints, metrics and events.")
@@ -25,27 +26,20 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, 
 flags.mark_flags_as_required(["config", "workdir"])
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+def main(_: Sequence[str]) -> None:
     # Checkpoint managers report every option they have at level INFO; what matters here is printed by the loop itself.
     logging.set_verbosity(logging.WARNING)
-    if _DISTRIBUTED.value or _COORDINATOR.value:
-        jax.distributed.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-    from sedtalker_jax.training.experiment import Experiment, RunPlan
-    from sedtalker_jax.training.loop import train
-
     workdir = pathlib.Path(_WORKDIR.value)
     try:
+        _join_processes()
+        from sedtalker_jax.training.experiment import Experiment, RunPlan
+        from sedtalker_jax.training.loop import train
+
         config = experiment_config(_CONFIG)
         workdir.mkdir(parents=True, exist_ok=True)
-        try:
+        with from_config():
             experiment = Experiment(config, workdir)
-        except ValueError as error:
-            # What a configured value must be stands in the message; nothing has run yet.
-            raise UserError(f"config: {error}") from error
         if jax.process_index() == 0:
-            (workdir / "config.json").write_text(config.to_json_best_effort(indent=2) + "\n")
             print(RunPlan.of(experiment), file=sys.stderr)
         train(experiment, str(workdir))
     except (UserError, NotADirectoryError, FileExistsError, PermissionError) as error:
@@ -53,5 +47,20 @@ def main(argv: list[str]) -> None:
         sys.exit(2)
 
 
+def _join_processes() -> None:
+    """Before anything else asks for devices. Raises UserError where JAX finds no cluster, or not all of it is named."""
+    given = [_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value]
+    if not _DISTRIBUTED.value and all(value is None for value in given):
+        return
+    try:
+        jax.distributed.initialize(*given)
+    except (ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"the processes can't be joined ({reason}); where JAX does not know the cluster give --coordinator=HOST:PORT, "
+            "--num_processes and --process_id"
+        ) from error
+
+
 if __name__ == "__main__":
-    app.run(main)
+    run(main)

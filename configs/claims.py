@@ -2,7 +2,7 @@
 
 Command:  python -m sedtalker_jax.evaluation.claims      or one arm:
           python train.py --config=configs/claims.py:diarizer --workdir=runs/arm
-Variants: diarizer, animator, joint; each with ",smoke" for a few steps of a tiny model.
+Variants: diarizer, animator, joint; each with ",smoke" for a few steps of a tiny model; :smoke is that of joint.
 """
 
 from ml_collections import ConfigDict
@@ -13,12 +13,12 @@ KINDS = ("diarizer", "animator", "joint")
 
 
 def get_config(arg: str = "joint") -> ConfigDict:
-    """The config of an arm's kind, "diarizer", "animator" or "joint", optionally followed by ",smoke".
+    """The config of an arm's kind, "diarizer", "animator" or "joint" (default), optionally followed by ",smoke".
 
     Raises:
       ValueError: another kind.
     """
-    kind, _, variant = (arg or "joint").partition(",")
+    kind, _, variant = ("joint,smoke" if arg == "smoke" else arg or "joint").partition(",")
     if kind not in KINDS:
         raise ValueError(f"unknown arm {kind!r}: expected one of {', '.join(KINDS)}")
     config = world_experiment.base()

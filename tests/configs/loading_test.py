@@ -18,7 +18,7 @@ from sedtalker_jax.training.streams import HALVES, streams_of
 VARIANTS = {
     "demo": ("", "causal", "smoke"),
     "world": ("", "causal", "smoke"),
-    "claims": ("diarizer", "animator", "joint", "diarizer,smoke", "animator,smoke", "joint,smoke"),
+    "claims": ("diarizer", "animator", "joint", "diarizer,smoke", "animator,smoke", "joint,smoke", "smoke"),
     "diarizer": ("", "paper", "speechbrain", "smoke"),
     "animator": ("", "paper", "jambatalk-vocaset", "jambatalk-biwi", "causal", "smoke"),
     "sedtalker": ("", "paper", "smoke", "paper,smoke"),

@@ -92,9 +92,3 @@ def test_a_missing_data_set_is_named_with_the_command_that_makes_it(tmp_path):
     assert process.returncode == 2
     last = output.strip().splitlines()[-1]
     assert last.startswith("error: ") and "nowhere/manifest.json" in last and "sedtalker_jax.data.synthetic" in last
-
-
-def test_a_misspelt_override_is_refused(tmp_path):
-    process = start(tmp_path / "run", tmp_path, extra=["--config.optim.learning_rte=0.1"])
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode != 0 and "learning_rate" in output
