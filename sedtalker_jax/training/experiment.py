@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from sedtalker_jax.axes import num_speech_frames
 from sedtalker_jax.data.face_codec import FaceCodec
 from sedtalker_jax.data.given_embeddings import given_embedding_size
-from sedtalker_jax.data.mixing import merge_manifests, open_records, record_identity, spread
+from sedtalker_jax.data.mixing import merge_manifests, num_records, open_records, record_identity, spread
 from sedtalker_jax.data.pipeline import Batch
 from sedtalker_jax.data.records import read_manifest
 from sedtalker_jax.emotion.decoding import SHARPNESS
@@ -36,12 +36,12 @@ from sedtalker_jax.models.track_source import EDITED_TRACK
 from sedtalker_jax.precision import Precision
 from sedtalker_jax.speech import SpeechEncoderConfig, load_pretrained_encoder
 from sedtalker_jax.speech.encoder import trainable_mask
-from sedtalker_jax.training.checkpoint import CheckpointConfig
+from sedtalker_jax.training.checkpoint import CheckpointConfig, read_meta
 from sedtalker_jax.training.losses import JointObjective, LossConfig
 from sedtalker_jax.training.motion_losses import FaceLossConstants
 from sedtalker_jax.training.motion_readers import READER_TERMS, FrozenReader, fit_reader, reader_file
 from sedtalker_jax.training.optim import OptimConfig, learning_rate_schedule, make_optimizer
-from sedtalker_jax.training.parallel import Parallel, ParallelConfig, mesh_of
+from sedtalker_jax.training.parallel import Parallel, ParallelConfig, mesh_of, share_out
 from sedtalker_jax.training.state import TrainState, combine, partition
 from sedtalker_jax.training.streams import HALVES, streams_of
 
@@ -121,7 +121,7 @@ class Experiment:
     def __init__(self, config: ConfigDict, workdir: str | pathlib.Path, *, num_steps: int | None = None):
         """Args:
           config: an experiment's config (see configs/).
-          workdir: the codec and the config are written here.
+          workdir: the codec and the frozen readers are written here.
           num_steps: overrides config.num_steps.
 
         Raises:
@@ -136,6 +136,8 @@ class Experiment:
         self.num_steps = num_steps or config.num_steps
         self.eval_every, self.log_every = config.eval_every, config.log_every
         self.accumulation = config.accumulation
+        # What a run without a checkpoint left is of no use to this one, which may have another config.
+        self._begun = _holds_checkpoint(workdir)
         self.codec = self._codec(pathlib.Path(workdir))
         sizes = None if self.codec is None else dict(rank=self.codec.rank, template_size=self.codec.template_basis.shape[0])
         model = self._resolved_model()
@@ -212,7 +214,7 @@ class Experiment:
         if not faces:
             return None
         at_most = (self.config.model.animator or {}).get("num_subjects", 0)
-        if (workdir / "face_statistics.npz").exists():
+        if self._begun and (workdir / "face_statistics.npz").exists():
             codec = FaceCodec.load(workdir)
             if bool(codec.subjects) != bool(at_most):
                 raise UserError(f"{workdir}: was begun with another model.animator.num_subjects; choose another workdir")
@@ -255,7 +257,7 @@ class Experiment:
         for term in terms if self.codec is not None else ():
             path = workdir / reader_file(term)
             shared = next((reader for other, reader in readers.items() if reader_file(other) == path.name), None)
-            if shared is not None or path.exists():
+            if shared is not None or (self._begun and path.exists()):
                 readers[term] = shared or FrozenReader.load(path)
                 continue
             size = self._animator_size
@@ -338,6 +340,12 @@ class Experiment:
         per_stream = [stream.valid_batches(self.codec, self.labels, self.config.data.valid_clips) for stream in self.streams]
         return [batch for batches in per_stream for batch in batches]
 
+    @property
+    def unvalidated(self) -> tuple[str, ...]:
+        """Directories of streams that have no validation split, which the validation leaves out."""
+        streams = (stream.directories for stream in self.streams if not num_records(stream.directories, "valid"))
+        return tuple(path for directories in streams for path in directories)
+
     def validate(self, state: TrainState) -> dict[str, float]:
         """Loss terms of the averaged parameters on the first data.valid_clips validation clips, without randomness.
 
@@ -349,7 +357,7 @@ class Experiment:
         params = combine(state.ema_params, state.frozen)
         for batch in self._valid_batches:
             with mesh_of(params):
-                sums, denominators = self._validation_sums(params, batch)
+                sums, denominators = self._validation_sums(params, share_out(params, batch))
             for name, value in jax.device_get(denominators).items():
                 totals[name] = totals.get(name, 0.0) + float(sums[name])
                 weights[name] = weights.get(name, 0.0) + float(value)
@@ -358,6 +366,14 @@ class Experiment:
     @functools.cached_property
     def _validation_sums(self):
         return jax.jit(lambda params, batch: (self.objective.validation_sums(params, batch), self.objective.weights(batch)))
+
+
+def _holds_checkpoint(workdir: str | pathlib.Path) -> bool:
+    try:
+        read_meta(workdir)
+    except UserError:
+        return False
+    return True
 
 
 def shared_space(directories: Sequence[str]) -> FaceSpace:
@@ -409,16 +425,18 @@ class RunPlan:
 
     parameters: dict[str, int]
     fading: tuple[int, int] | None = None
+    unvalidated: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, experiment: Experiment) -> RunPlan:
-        """Counts parameters per part, by shapes only, and the faces that can fade where they are to."""
+        """Counts parameters per part, by shapes only, and the faces that can fade where they are to; says what can't be
+        validated."""
         state = jax.eval_shape(experiment.create_state)
         counts = {name: sum(x.size for x in jax.tree.leaves(part)) for name, part in state.params.items()}
         frozen = sum(x.size for x in jax.tree.leaves(state.frozen))
         counts_of = (stream.fading_clips(experiment.labels) for stream in experiment.streams)
         fading = next((count for count in counts_of if count is not None), None)
-        return cls(counts | ({"frozen": frozen} if frozen else {}), fading)
+        return cls(counts | ({"frozen": frozen} if frozen else {}), fading, experiment.unvalidated)
 
     def __str__(self) -> str:
         parts = ", ".join(f"{name} {count:,}" for name, count in sorted(self.parameters.items()))
@@ -426,4 +444,6 @@ class RunPlan:
         if self.fading is not None:
             can, of = self.fading
             lines.append(f"cross-fades: {can:,} of {of:,} faces can go from one expression to another")
+        if self.unvalidated:
+            lines.append(f"no validation on {', '.join(self.unvalidated)}: no records of a validation split")
         return "\n".join(lines)

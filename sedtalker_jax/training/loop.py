@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from sedtalker_jax.emotion.formats import write_text
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.evaluation.model_card import write_run_card
 from sedtalker_jax.training.checkpoint import FITTED_AFTERWARDS, Checkpointer, read_meta
@@ -75,13 +76,14 @@ def train(experiment: Experiment, workdir: str) -> dict[str, float]:
 
     Args:
       experiment: model, objective, optimizer and data, built from a config.
-      workdir: directory of checkpoints, metrics.jsonl and events.
+      workdir: directory of checkpoints, metrics.jsonl, events and config.json.
 
     Returns:
       The last logged metrics; "stopped_early" is 1 if SIGTERM ended the run (a checkpoint was then saved).
 
     Raises:
-      UserError: the batch can't be shared out among devices, or the workdir's checkpoint is of other data or another model.
+      UserError: the batch can't be shared out among devices, or the workdir's checkpoint is of other data, another model or a
+        later step.
     """
     parallel = experiment.parallel
     share, size = jax.device_count() * experiment.accumulation, experiment.pipeline.batch_size
@@ -103,7 +105,13 @@ def train(experiment: Experiment, workdir: str) -> dict[str, float]:
     )
     num_steps = experiment.num_steps
     with Checkpointer(workdir, experiment.checkpoint, last_step=num_steps) as checkpointer, _StopRequest() as stop:
-        if checkpointer.latest_step() is None:
+        newest = checkpointer.latest_step()
+        if newest is not None and newest > num_steps:
+            raise UserError(
+                f"config.num_steps={num_steps}: {workdir} holds a checkpoint of step {newest} already; "
+                "give at least as many, or another --workdir"
+            )
+        if newest is None:
             state, next_batch = experiment.load_pretrained(parallel.create_state(experiment.create_state)), 0
         else:
             target = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
@@ -119,6 +127,7 @@ def train(experiment: Experiment, workdir: str) -> dict[str, float]:
                 (pathlib.Path(workdir) / name).unlink(missing_ok=True)
             directories = list(dict.fromkeys(path for stream in experiment.streams for path in stream.directories))
             write_run_card(workdir, experiment.meta, directories, num_steps)
+            write_text(pathlib.Path(workdir) / "config.json", experiment.config.to_json_best_effort(indent=2) + "\n")
         batches = _Timed(experiment.train_batches(next_batch, next_batch + num_steps - first))
         bar = tqdm(total=num_steps, initial=first, desc="train", unit="step", disable=not is_first, mininterval=2.0)
         with MetricsWriter(workdir, first, enabled=is_first) as writer, bar:
@@ -157,7 +166,11 @@ def _run(
     # batch before saving would make a resumed run skip it.
     while True:
         if step > first and (step == experiment.num_steps or step % experiment.eval_every == 0):
+            # What validation takes is no part of the steps' time, and what the queued step still takes no part of validation's.
+            jax.block_until_ready(state)
+            before = time.perf_counter()
             scores = experiment.validate(state)
+            clock += time.perf_counter() - before
             writer.write(step, {f"valid/{name}": value for name, value in scores.items()})
             last |= {f"valid/{name}": value for name, value in scores.items()}
         stopping = stop.received or checkpointer.reached_preemption(step)

@@ -124,8 +124,29 @@ def mesh_of(tree: Any) -> contextlib.AbstractContextManager:
     XLA can't partition a kernel: the scan splits itself, and for that it must see the mesh. It is the arrays' mesh and not the
     run's, since of several processes pmap leaves each a copy on its own devices. Nothing is set for one device.
     """
+    mesh = _several_devices(tree)
+    return contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh)
+
+
+def _several_devices(tree: Any) -> Mesh | None:
     mesh = getattr(jax.tree.leaves(tree)[0].sharding, "mesh", None)
-    return jax.set_mesh(mesh) if mesh is not None and mesh.size > 1 else contextlib.nullcontext()
+    return mesh if mesh is not None and mesh.size > 1 else None
+
+
+def share_out(tree: Any, batch: Any) -> Any:
+    """Shares a batch that every process holds whole out among the devices of the mesh that a tree's arrays lie on.
+
+    jit copies what comes without a sharding to every device, each of which then works on all of it.
+
+    Args:
+      tree: as of mesh_of.
+      batch: numpy arrays whose leading axis is a multiple of the mesh's devices.
+    """
+    mesh = _several_devices(tree)
+    if mesh is None:
+        return batch
+    sharding = NamedSharding(mesh, P(mesh.axis_names))
+    return jax.tree.map(lambda x: jax.make_array_from_callback(x.shape, sharding, lambda index: x[index]), batch)
 
 
 def _as_global(x: jax.Array, sharding: NamedSharding) -> jax.Array:

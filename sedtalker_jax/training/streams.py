@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from sedtalker_jax.data.cross_fade import same_recording
 from sedtalker_jax.data.face_codec import FaceCodec
 from sedtalker_jax.data.given_embeddings import with_given_embeddings
-from sedtalker_jax.data.mixing import hold_out, open_records, spread
+from sedtalker_jax.data.mixing import hold_out, num_records, open_records, spread
 from sedtalker_jax.data.pipeline import Batch, PipelineConfig, TrainBatches, iterate, make_example, pad_batch
 from sedtalker_jax.errors import UserError
 
@@ -60,7 +60,10 @@ class Stream:
         """Clips spread evenly over the validation split, whose corpora and speakers follow one another; no randomness.
 
         Faces whose expression the labels lack are left out, as in training. Rows that only fill up a batch weigh nothing.
+        There are none where the directories have no validation split.
         """
+        if not num_records(self.directories, "valid"):
+            return []
         reader = self._open("valid")
         rng = np.random.default_rng(0)
         codec = codec if "face" in self.parts else None

@@ -1,13 +1,17 @@
 """What an experiment takes from its data beside the batches."""
 
 import json
+import shutil
+import types
 
 import numpy as np
 import pytest
 
+from configs import demo
+from sedtalker_jax.data import records
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.face.space import FaceSpace
-from sedtalker_jax.training.experiment import label_weights, shared_space, training_subjects
+from sedtalker_jax.training.experiment import Experiment, RunPlan, label_weights, shared_space, training_subjects
 
 
 def directory(root, name, train, **fields):
@@ -63,3 +67,43 @@ def test_rare_labels_weigh_more_and_absent_ones_nothing():
     assert np.average(weights[:2], weights=[400, 100]) == pytest.approx(1.0)
     with pytest.raises(UserError, match="none of the labels calm, bored occurs"):
         label_weights(manifest, ("calm", "bored"))
+
+
+def smoke(world, **fields):
+    config = demo.get_config("smoke").unlock()
+    config.data.directory = str(world)
+    config.update_from_flattened_dict(fields)
+    return config
+
+
+def test_what_a_run_without_a_checkpoint_left_is_made_anew(tiny_world, smoke_checkpoint, tmp_path):
+    first = Experiment(smoke(tiny_world), tmp_path)
+    assert first.codec.template_basis.shape[0] == 2 and (tmp_path / "face_statistics.npz").exists()
+    assert Experiment(smoke(tiny_world, **{"data.template_code_size": 4}), tmp_path).codec.template_basis.shape[0] == 4
+    # With a checkpoint the statistics are those that it was trained with, whatever the config says by now.
+    begun = shutil.copytree(smoke_checkpoint, tmp_path / "begun")
+    again = Experiment(smoke(tiny_world, **{"data.template_code_size": 4, "data.codec_clips": 3}), begun).codec
+    assert again.template_basis.shape[0] == 2
+    np.testing.assert_array_equal(again.motion_std, first.codec.motion_std)
+
+
+@pytest.mark.parametrize("lacking", [{}, {"valid": {"shards": [], "records": 0}}], ids=["absent", "empty"])
+def test_records_without_a_validation_split_train_and_say_so_at_the_start(lacking, tiny_world, tmp_path):
+    def without_validation(name):
+        (tmp_path / name).mkdir()
+        for path in tiny_world.iterdir():
+            if path.name != records.MANIFEST:
+                (tmp_path / name / path.name).symlink_to(path)
+        manifest = records.read_manifest(tiny_world)
+        del manifest["splits"]["valid"]
+        manifest["splits"] |= lacking
+        records.write_json(tmp_path / name / records.MANIFEST, manifest)
+        return str(tmp_path / name)
+
+    one, both = without_validation("one"), f"{tmp_path / 'one'},{without_validation('other')}"
+    for directories in (one, both):
+        experiment = Experiment(smoke(directories), tmp_path / "run")
+        plan = str(RunPlan.of(experiment)).splitlines()
+        assert plan[-1] == f"no validation on {', '.join(directories.split(','))}: no records of a validation split"
+        assert experiment.validate(types.SimpleNamespace(ema_params={}, frozen={})) == {}
+    assert "no validation" not in str(RunPlan.of(Experiment(smoke(tiny_world), tmp_path / "run")))

@@ -1,11 +1,17 @@
-"""What the loop itself measures."""
+"""What the loop itself measures, and what it refuses."""
 
+import json
+import shutil
 import time
+import types
 
 import pytest
 
+from configs import demo
 from sedtalker_jax.errors import UserError
-from sedtalker_jax.training.loop import _check_same, _Timed
+from sedtalker_jax.training import loop
+from sedtalker_jax.training.experiment import Experiment
+from sedtalker_jax.training.loop import _check_same, _Timed, train
 
 
 def test_waiting_is_counted_between_takes_and_batches_pass_through():
@@ -37,3 +43,60 @@ def test_a_run_goes_on_with_what_it_began_with(change):
     _check_same(begun, begun | {"config": {"num_steps": 9}}, "runs/x")
     with pytest.raises(UserError, match="runs/x: its checkpoint was trained with"):
         _check_same(begun, begun | change, "runs/x")
+
+
+def test_fewer_steps_than_the_workdir_has_are_refused_and_leave_it_as_it_was(smoke_checkpoint, tiny_world, tmp_path):
+    workdir = shutil.copytree(smoke_checkpoint, tmp_path / "run")
+    written = (workdir / "config.json").read_bytes()
+    assert json.loads(written)["num_steps"] == 4
+    config = demo.get_config("smoke").unlock()
+    config.data.directory, config.num_steps = str(tiny_world), 2
+    with pytest.raises(UserError, match="config.num_steps=2: .*run holds a checkpoint of step 4 already"):
+        train(Experiment(config, workdir), str(workdir))
+    assert (workdir / "config.json").read_bytes() == written
+
+
+def test_validation_is_no_part_of_the_time_of_steps(monkeypatch):
+    """A clock that only batches (0.1 s each) and validation (100 s) move."""
+    now, lines = [0.0], []
+
+    def clock():
+        now[0] += 1e-6
+        return now[0]
+
+    monkeypatch.setattr(loop.time, "perf_counter", clock)
+
+    class Batches:
+        def __next__(self):
+            now[0] += 0.1
+
+        def take(self):
+            return 0.0
+
+        def close(self):
+            pass
+
+    def validate(state):
+        now[0] += 100.0
+        return {"total": 1.0}
+
+    experiment = types.SimpleNamespace(
+        num_steps=6,
+        eval_every=2,
+        log_every=1,
+        validate=validate,
+        schedule=lambda step: 0.1,
+        pipeline=types.SimpleNamespace(batch_size=4),
+        parallel=types.SimpleNamespace(place_batch=lambda batch: batch),
+    )
+    checkpointer = types.SimpleNamespace(reached_preemption=lambda step: False, is_due=lambda step: False)
+    writer = types.SimpleNamespace(write=lambda step, values: lines.append(values))
+    bar = types.SimpleNamespace(update=lambda count: None, set_postfix=lambda **_: None)
+    stop = types.SimpleNamespace(received=False)
+
+    def step(state, batch):
+        return state, {"loss/total": 0.5}
+
+    loop._run(experiment, checkpointer, writer, bar, step, 0.0, None, Batches(), 0, stop)
+    rates = [line["perf/steps_per_second"] for line in lines if "perf/steps_per_second" in line]
+    assert len(rates) == 6 and rates[1:-1] == pytest.approx([10.0] * 4, rel=1e-3) and now[0] > 300

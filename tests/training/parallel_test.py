@@ -65,3 +65,9 @@ def test_validation_on_several_devices_lowers_for_tpu_with_its_kernels():
     done = subprocess.run([sys.executable, "-m", "tests.training.lowering_run"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.split() == ["pmap", "True", "jit", "True"]
+
+
+def test_validation_shares_its_rows_out_among_devices_and_finds_what_one_finds():
+    done = subprocess.run([sys.executable, "-m", "tests.training.validation_run"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.split() == ["pmap", "2", "True", "jit", "2", "True"]
