@@ -1,4 +1,5 @@
-"""Disturbs a true emotion track the way a diarizer errs, so that the animator meets in training what it meets in use."""
+"""Disturbs a true emotion track the way a diarizer errs, and draws edits as a user makes them, so that the animator meets in
+training what it meets in use."""
 
 from __future__ import annotations
 
@@ -19,6 +20,9 @@ STRENGTH_RANGE = (0.6, 1.3)
 
 FLICKER = 0.08
 """Standard deviation of the slow additive error of a strength."""
+
+LARGEST_EDIT_MARGIN = 5.0
+"""Of edits in training, in logits: from the boundary (0) to where the diarizer is all but certain."""
 
 
 def disturb(activation: Float[np.ndarray, "F K-1"], fps: float, rng: np.random.Generator) -> Float[np.ndarray, "F K-1"]:
@@ -44,3 +48,14 @@ def disturb(activation: Float[np.ndarray, "F K-1"], fps: float, rng: np.random.G
     fraction = (position - low)[:, None]
     flicker = walk[low] * (1 - fraction) + walk[low + 1] * fraction
     return np.clip(disturbed + flicker * (activation.max(initial=0.0) > 0), 0.0, 1.0).astype(np.float32)
+
+
+def random_edit(duration: float, num_labels: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """An edit for the training of a clip: edit_target, a label; edit_margin, how far on the target's side of the boundary the
+    embedding is to lie (models.emotion_edit); edit_span, seconds [2] in which it acts, half of the time all of the clip."""
+    start, end = np.sort(rng.uniform(0.0, duration, 2)) if rng.random() < 0.5 else (0.0, duration)
+    return dict(
+        edit_target=np.int32(rng.integers(num_labels)),
+        edit_margin=np.float32(rng.uniform(0.0, LARGEST_EDIT_MARGIN)),
+        edit_span=np.array([start, end], np.float32),
+    )

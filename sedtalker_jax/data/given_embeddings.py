@@ -126,7 +126,7 @@ def with_given_embeddings(records: Sequence, path: str | os.PathLike) -> Sequenc
     return RecordsWithEmbeddings(records, path) if path else records
 
 
-def check_clips(path: str | os.PathLike, clips: Iterable[str]) -> None:
+def check_embeddings(path: str | os.PathLike, clips: Iterable[str]) -> None:
     """Finds out before training whether a file has what it needs.
 
     Raises:

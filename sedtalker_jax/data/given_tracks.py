@@ -13,7 +13,7 @@ numpy only: data workers read it.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,16 @@ def given_track(path: str | os.PathLike, record: Mapping[str, Any], num_frames: 
             "a track has one row for every animation frame f / fps"
         )
     return activation[:num_frames].astype(np.float32)
+
+
+def check_tracks(path: str | os.PathLike, clips: Iterable[str]) -> None:
+    """Finds out before training whether a file has what it needs, but for the length of the tracks.
+
+    Raises:
+      UserError: as `given_track`, for the first clip that lacks one.
+    """
+    for clip in clips:
+        given_track(path, {"id": clip}, 0)
 
 
 def _check(activation: np.ndarray, clip: str, path: str | os.PathLike) -> None:

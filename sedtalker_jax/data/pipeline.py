@@ -15,13 +15,14 @@ from typing import Any
 
 import grain
 import numpy as np
+from absl import flags
 
 from sedtalker_jax import axes
-from sedtalker_jax.data.condition_noise import disturb
+from sedtalker_jax.data.condition_noise import disturb, random_edit
 from sedtalker_jax.data.cross_fade import CrossFader, FadeConfig
 from sedtalker_jax.data.face_codec import FaceCodec
-from sedtalker_jax.data.given_embeddings import check_clips
-from sedtalker_jax.data.given_tracks import given_track
+from sedtalker_jax.data.given_embeddings import check_embeddings
+from sedtalker_jax.data.given_tracks import check_tracks, given_track
 from sedtalker_jax.data.joins import JoinConfig, JoinSampler
 from sedtalker_jax.data.mixing import MixedReader
 from sedtalker_jax.data.records import RecordReader
@@ -49,7 +50,7 @@ class PipelineConfig:
       diarizer's own and, where there is a fourth, an edit of it, which only the emotional consistency loss judges.
     tracks: .npz file of emotion conditions by clip id (data.given_tracks), which drive the faces in training, validation and
       scoring instead of the records' own activation and of the model's diarizer: tracks of another diarizer, for example, or
-      of a person. The third and fourth of track_shares must then be 0. "" = none.
+      of a person. The third and fourth of track_shares must then be 0, and no face fades into another. "" = none.
     embeddings: .npz file of one vector per clip by clip id (data.given_embeddings), which the diarizer reads in training,
       validation and scoring instead of hearing the sound; the model then holds no encoder and no layers for that. Not with
       joins. "" = none.
@@ -101,10 +102,6 @@ class PipelineConfig:
             raise ValueError(f"label_granularity={self.label_granularity!r}: expected 'frame' or 'utterance'")
         if self.one_emotion_only and self.joins is not None:
             raise ValueError("one_emotion_only chooses recordings, joins put them together: set join_shares=(1.0,) instead")
-
-
-LARGEST_EDIT_MARGIN = 5.0
-"""Of edits in training, in logits: from the boundary (0) to where the diarizer is all but certain."""
 
 
 @functools.lru_cache(maxsize=4)
@@ -169,10 +166,12 @@ class TrainBatches:
             return
         index = reader.index()
         if config.embeddings:
-            check_clips(config.embeddings, index.id)
+            check_embeddings(config.embeddings, index.id)
         wanted = index.label != "" if config.one_emotion_only else np.ones(len(index), bool)
         if codec is not None:
             wanted &= index.nameable(labels)
+            if config.tracks:
+                check_tracks(config.tracks, index.id[wanted])
         self._fader = None
         if config.cross_fade is not None and codec is not None:
             self._fader = CrossFader(index, codec.space, config.cross_fade, wanted)
@@ -360,17 +359,6 @@ def make_example(
     return example
 
 
-def random_edit(duration: float, num_labels: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """An edit for the training of a clip: edit_target, a label; edit_margin, how far on the target's side of the boundary the
-    embedding is to lie (models.emotion_edit); edit_span, seconds [2] in which it acts, half of the time all of the clip."""
-    start, end = np.sort(rng.uniform(0.0, duration, 2)) if rng.random() < 0.5 else (0.0, duration)
-    return dict(
-        edit_target=np.int32(rng.integers(num_labels)),
-        edit_margin=np.float32(rng.uniform(0.0, LARGEST_EDIT_MARGIN)),
-        edit_span=np.array([start, end], np.float32),
-    )
-
-
 def utterance_label(emotion: np.ndarray, intensity: np.ndarray) -> tuple[int, float]:
     """The commonest label of a clip, and the mean intensity of the frames that carry it.
 
@@ -489,6 +477,9 @@ def pad_batch(
 
 def iterate(batches: TrainBatches, config: PipelineConfig) -> Iterator[Batch]:
     """Reads batches ahead of their use, in threads or in worker processes."""
+    if not flags.FLAGS.is_parsed():
+        # Grain's worker processes read absl's flags, which a Python program without absl's app never parses.
+        flags.FLAGS.mark_as_parsed()
     dataset = grain.MapDataset.source(batches)
     options = grain.ReadOptions(num_threads=0 if config.num_workers else 2, prefetch_buffer_size=config.prefetch)
     iterable = dataset.to_iter_dataset(options)

@@ -127,8 +127,9 @@ def streams_of(data: ConfigDict, pipeline: ConfigDict, halves: Sequence[str] | N
     sizes = PipelineConfig(**plain)
     if sizes.tracks and not {"directory", "face"} & set(named):
         raise UserError(f"pipeline.tracks drives faces, and config.data names none; leave out {sizes.tracks}")
-    # Joined utterances have no face, and a voice does not fade into another emotion.
+    # Joined utterances have no face, a voice does not fade into another emotion, and nobody gave the track of a fade.
     voices, faces = dataclasses.replace(sizes, cross_fade=None), dataclasses.replace(sizes, joins=None)
+    faces = dataclasses.replace(faces, cross_fade=None) if sizes.tracks else faces
     parts = {name: PARTS[name] if halves is None else _parts_for(name, halves) for name in named}
     for part, half in HALVES.items():
         if halves is not None and half in halves and not any(part in own for own in parts.values()):

@@ -77,6 +77,8 @@ def test_given_tracks_come_from_the_command_line(name, overridden):
     config = overridden(name, "--config.pipeline.tracks=t.npz", SHARES)
     faces = [stream.pipeline for stream in streams_of(config.data, config.pipeline) if "face" in stream.parts]
     assert [pipeline.tracks for pipeline in faces] == ["t.npz"] and faces[0].track_shares == (0.5, 0.5, 0.0)
+    # A fade is of several clips, and the file has no track of it.
+    assert faces[0].cross_fade is None
 
 
 def test_what_batches_hold_of_the_labels_comes_from_the_command_line(overridden):

@@ -8,7 +8,7 @@ import pytest
 from sedtalker_jax.data.cross_fade import FadeConfig, cross_fade
 from sedtalker_jax.data.given_embeddings import (
     RecordsWithEmbeddings,
-    check_clips,
+    check_embeddings,
     checked_embedding,
     given_embedding,
     given_embedding_size,
@@ -74,7 +74,7 @@ def test_a_clip_without_a_vector_is_found_before_training(file):
     with pytest.raises(UserError, match=r"vectors\.npz: no embedding for clip toy-30 \(30 others, such as toy-0\)"):
         batches(path, toy_records(each=6))
     with pytest.raises(UserError, match="no embedding for clip b"):
-        check_clips(path, ["toy-1", "b"])
+        check_embeddings(path, ["toy-1", "b"])
 
 
 def test_joins_have_no_vector_and_fades_keep_their_recordings(file):

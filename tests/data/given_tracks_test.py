@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from sedtalker_jax.data.given_tracks import given_track, write_given_tracks
-from sedtalker_jax.data.pipeline import PipelineConfig, make_example
+from sedtalker_jax.data.pipeline import PipelineConfig, TrainBatches, make_example
 from sedtalker_jax.emotion.labels import ACTIVE, CANONICAL
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.models.track_source import NOISY_TRACK, TRUE_TRACK
-from tests.data.toy_records import clip
+from tests.data.toy_records import ToyReader, clip
 from tests.inference.talker import tiny_codec
 from tests.support import RANK
 
@@ -74,6 +74,21 @@ def test_the_noisy_share_disturbs_the_given_track(tracks):
     write_given_tracks(path, still)
     found = example(PipelineConfig(track_shares=(0.0, 1.0, 0.0), tracks=path), training=True)
     assert not found["activation"].any(), "a file that was written again is read again; nothing stays nothing"
+
+
+def test_a_clip_without_a_track_is_found_before_training(tracks):
+    config = PipelineConfig(batch_size=2, track_shares=(1.0, 0.0, 0.0), tracks=tracks[0])
+
+    def batches(numbers, **fields):
+        made = ToyReader([face_record(number) | fields for number in numbers])
+        return TrainBatches(made, tiny_codec(), ("neutral", "angry"), config, start=0, stop=1)
+
+    assert len(batches([0, 1])[0]["face"]["seed"]) == 2
+    with pytest.raises(UserError, match="no track for clip toy-2"):
+        batches([0, 1, 2])
+    # Of faces that the labels lack nobody needs one.
+    with pytest.raises(UserError, match="fewer training clips"):
+        batches([0, 1, 2], expression="sad")
 
 
 def test_mistakes_are_one_line(tracks, tmp_path):

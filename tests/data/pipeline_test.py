@@ -1,6 +1,9 @@
 """Batches are a function of their number: without joins as records are, with joins from single utterances."""
 
+import os
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -212,3 +215,27 @@ def test_reading_ahead_keeps_the_order():
     assert len(read) == 6
     for number, batch in enumerate(read):
         equal(batch["speech"], batches[number]["speech"])
+
+
+BATCHES_OUTSIDE_OF_ABSL = """
+import sys
+import numpy as np
+from tests.data.pipeline_test import CANONICAL, PipelineConfig, ToyReader, TrainBatches, iterate, toy_records
+
+if __name__ == "__main__":
+    sums = {}
+    for workers in (0, 2):
+        config = PipelineConfig(batch_size=4, seed=3, num_workers=workers, prefetch=2)
+        batches = TrainBatches(ToyReader(toy_records()), None, CANONICAL, config, start=0, stop=5)
+        sums[workers] = [float(np.abs(batch["speech"]["waveform"]).sum()) for batch in iterate(batches, config)]
+    sys.exit(sums[0] != sums[2] or len(sums[0]) != 5)
+"""
+
+
+def test_worker_processes_need_no_program_of_absl(tmp_path):
+    """Python programs call `train` without absl's app, which alone parses the flags that Grain's processes read."""
+    script = tmp_path / "script.py"
+    script.write_text(BATCHES_OUTSIDE_OF_ABSL)
+    environment = os.environ | {"PYTHONPATH": os.getcwd()}
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
