@@ -34,9 +34,11 @@ def main(_: Sequence[str]) -> None:
         _join_processes()
         from sedtalker_jax.training.experiment import Experiment, RunPlan
         from sedtalker_jax.training.loop import train
+        from sedtalker_jax.training.parallel import keep_compiled
 
         config = experiment_config(_CONFIG)
         workdir.mkdir(parents=True, exist_ok=True)
+        keep_compiled(workdir / "compiled")
         with from_config():
             experiment = Experiment(config, workdir)
         if jax.process_index() == 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -116,6 +117,19 @@ class Parallel:
     def to_global(self, state: Any, shardings: Any) -> Any:
         """A state as global arrays with the given shardings, which is what checkpoints hold in both modes."""
         return jax.tree.map(_as_global, state, shardings)
+
+
+def keep_compiled(directory: str | os.PathLike) -> None:
+    """Makes programs that take long to compile last from one start of a run to the next; a user's own cache stays.
+
+    A run has one for every length of its batches, and a preempted one would compile all of them again. Not on CPUs: their
+    programs are made for the very processor, and the next start may be on another.
+
+    Args:
+      directory: of the programs; every process of a run names the same.
+    """
+    if jax.config.jax_compilation_cache_dir is None and jax.default_backend() != "cpu":
+        jax.config.update("jax_compilation_cache_dir", str(directory))
 
 
 def mesh_of(tree: Any) -> contextlib.AbstractContextManager:

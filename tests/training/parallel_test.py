@@ -5,8 +5,11 @@ import socket
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
+
+from sedtalker_jax.training.parallel import keep_compiled
 
 LAYOUTS = {
     "pmap, 1 device, 4 micro-batches": dict(mode="pmap", devices=1, accumulation=4),
@@ -71,3 +74,17 @@ def test_validation_shares_its_rows_out_among_devices_and_finds_what_one_finds()
     done = subprocess.run([sys.executable, "-m", "tests.training.validation_run"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.split() == ["pmap", "2", "True", "jit", "2", "True"]
+
+
+@pytest.mark.parametrize(
+    ("backend", "own", "kept"), [("gpu", None, "compiled"), ("gpu", "own", "own"), ("cpu", None, None)], ids=str
+)
+def test_programs_are_kept_on_accelerators_and_where_the_user_says(backend, own, kept, monkeypatch, tmp_path):
+    before = jax.config.jax_compilation_cache_dir
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    try:
+        jax.config.update("jax_compilation_cache_dir", own and str(tmp_path / own))
+        keep_compiled(tmp_path / "compiled")
+        assert jax.config.jax_compilation_cache_dir == (kept and str(tmp_path / kept))
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
