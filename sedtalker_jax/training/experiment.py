@@ -178,7 +178,7 @@ class Experiment:
         if not any(sizes.levels or sizes.joins is not None for sizes in voices):
             raise UserError(
                 "model.diarizer.level_scales learns from levels, and no batch holds any: set pipeline.levels=True, "
-                "or loss.levels=0"
+                "or level_scales=()"
             )
 
     def _read_manifests(self) -> dict[str, Any]:
