@@ -96,14 +96,14 @@ def fit_temperature(predictions: Predictions) -> float:
     return float(np.exp(minimize_scalar(cross_entropy, bounds=(-2.0, 2.0), method="bounded").x))
 
 
-def forest_tracks(forest: FrameForest, predictions: Predictions) -> list[EmotionTrack]:
-    """Tracks of a frame forest on the same clips; it knows no intensity."""
+def forest_tracks(forest: FrameForest, labels: Sequence[str], records: Sequence[Mapping[str, Any]]) -> list[EmotionTrack]:
+    """Tracks of a frame forest on records; it knows no intensity."""
     tracks = []
-    for record, clip in zip(predictions.records, predictions.clips, strict=True):
+    for record in records:
         probabilities = forest.predict(record)
-        tracks.append(
-            EmotionTrack(clip.labels, probabilities, np.full(len(probabilities), np.nan, np.float32), duration=clip.duration)
-        )
+        unknown = np.full(len(probabilities), np.nan, np.float32)
+        duration = record["num_samples"] / axes.SAMPLE_RATE
+        tracks.append(EmotionTrack(tuple(labels), probabilities, unknown, duration=duration))
     return tracks
 
 
@@ -138,7 +138,7 @@ def score_emotion(
             kinds["oracle prosody"] = true_prosody
         for name, features in kinds.items() if baseline_clips else ():
             forest = FrameForest(directories, features, labels, baseline_clips, workers=workers)
-            systems[name] = forest_tracks(forest, predictions)
+            systems[name] = forest_tracks(forest, labels, predictions.records)
     return ev.evaluate_emotion(predictions.clips, systems, title="Emotion per frame")
 
 

@@ -23,7 +23,7 @@ from sedtalker_jax.evaluation.claims.settings import Settings
 from sedtalker_jax.evaluation.emotion_evaluation import EmotionClip
 from sedtalker_jax.inference.baselines import FrameForest, measured_prosody
 from sedtalker_jax.inference.pipeline import SEDTalker
-from sedtalker_jax.inference.scoring import Predictions, emotion_clip, fit_temperature
+from sedtalker_jax.inference.scoring import Predictions, emotion_clip, fit_temperature, forest_tracks
 from sedtalker_jax.inference.windows import split, stitch
 from sedtalker_jax.training.streams import streams_of
 
@@ -166,17 +166,6 @@ def oracle_tracks(labels: Sequence[str], records: Sequence[Record]) -> list[Emot
         probabilities[:, max(label, 0)] = 1.0
         strengths = np.full(len(clip.emotion), strength, np.float32)
         tracks.append(EmotionTrack(tuple(labels), probabilities, strengths, duration=clip.duration))
-    return tracks
-
-
-def forest_tracks(forest: FrameForest, labels: Sequence[str], records: Sequence[Record]) -> list[EmotionTrack]:
-    """The prosody forest's tracks; it knows no intensity."""
-    tracks = []
-    for record in records:
-        probabilities = forest.predict(record)
-        unknown = np.full(len(probabilities), np.nan, np.float32)
-        duration = record["num_samples"] / axes.SAMPLE_RATE
-        tracks.append(EmotionTrack(tuple(labels), probabilities, unknown, duration=duration))
     return tracks
 
 
