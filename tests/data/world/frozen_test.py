@@ -18,7 +18,7 @@ RULES = load_rules("configs/world_rules.toml")
 _WITHOUT_A_SAY = {
     "sedtalker_jax.errors", "sedtalker_jax.data.records", "sedtalker_jax.data.world.frozen", "sedtalker_jax.emotion.decoding",
     "sedtalker_jax.emotion.editing", "sedtalker_jax.emotion.formats", "sedtalker_jax.emotion.keyframes",
-    "sedtalker_jax.emotion.labels",
+    "sedtalker_jax.emotion.labels", "sedtalker_jax.emotion.pacing",
     "sedtalker_jax.emotion.schedule", "sedtalker_jax.emotion.shaping", "sedtalker_jax.emotion.track",
     "sedtalker_jax.face.template",
 }  # fmt: skip

@@ -70,7 +70,7 @@ def fitted(name="ours", **how):
 
 
 def test_jobs_of_every_seed_train_the_arms_before_they_are_scored(tmp_path):
-    order = [job.name for job in in_order(diarization.jobs(Settings(tmp_path, seeds=(0, 3))))]
+    order = [job.name for job in in_order(diarization.jobs(Settings(tmp_path, other_data="", seeds=(0, 3))))]
     assert len(order) == 2 * (len(TRAINED) + 1)
     for seed in (0, 3):
         scored = order.index(f"seed{seed}/diarization")
