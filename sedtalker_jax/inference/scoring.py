@@ -99,8 +99,7 @@ def fit_temperature(predictions: Predictions) -> float:
 def forest_tracks(forest: FrameForest, labels: Sequence[str], records: Sequence[Mapping[str, Any]]) -> list[EmotionTrack]:
     """Tracks of a frame forest on records; it knows no intensity."""
     tracks = []
-    for record in records:
-        probabilities = forest.predict(record)
+    for record, probabilities in zip(records, forest.predict(records), strict=True):
         unknown = np.full(len(probabilities), np.nan, np.float32)
         duration = record["num_samples"] / axes.SAMPLE_RATE
         tracks.append(EmotionTrack(tuple(labels), probabilities, unknown, duration=duration))

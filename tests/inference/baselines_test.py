@@ -37,7 +37,11 @@ def test_a_forest_learns_from_the_training_clips_and_answers_frame_by_frame(dire
     assert forest.num_clips == len(train)
     known = set(np.asarray(forest.forest.classes_).tolist())
     assert known == {int(k) for record in train for k in record["emotion"] if k >= 0}
-    assert forest.predict(train[0]).shape == (len(train[0]["emotion"]), len(CANONICAL))
+    records = [train[index] for index in range(3)]
+    for record, together in zip(records, forest.predict(records), strict=True):
+        assert together.shape == (len(record["emotion"]), len(CANONICAL))
+        (alone,) = forest.predict([record])
+        np.testing.assert_array_equal(alone, together)
 
 
 def test_a_worker_that_dies_and_labels_that_nobody_feels_are_named(directory):
