@@ -216,9 +216,10 @@ def _given_shaping(arguments: argparse.Namespace) -> Callable[[EmotionTrack], Em
 
     if arguments.mood_share is not None and arguments.mood is None:
         raise UserError("--mood-share: says how far to go to a --mood; give one of them too")
-    names = {"contrast": "contrast", "max_emotions": "max_emotions", "transition": "transition", "strength": "strength"}
-    names["mood_share"] = "preferred_strength"
-    given = {names[flag]: value for flag in names if (value := getattr(arguments, flag)) is not None}
+    names = ("contrast", "max_emotions", "transition", "strength")
+    given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
+    if arguments.mood_share is not None:
+        given["preferred_strength"] = arguments.mood_share
     if arguments.mood is not None:
         # Neutral is the absence of the others.
         given["preferred"] = {arguments.mood: 0.0 if resolve_label(arguments.mood) == NEUTRAL else 1.0}

@@ -12,6 +12,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -204,8 +205,7 @@ class ShapedTrack(EmotionTrack):
     @classmethod
     def of(cls, track: EmotionTrack, shaping: Shaping | None = None, keys: EmotionKeys | None = None) -> ShapedTrack:
         """Shapes a track."""
-        own = {field.name: getattr(track, field.name) for field in dataclasses.fields(EmotionTrack)}
-        return cls(**own, shaping=shaping or Shaping(), keys=keys)
+        return cls(**_fields(track), shaping=shaping or Shaping(), keys=keys)
 
     def activation(self, **options) -> Float[np.ndarray, "T K-1"]:
         """The shaped activation; shaping.contrast takes the place of a sharpness.
@@ -213,6 +213,9 @@ class ShapedTrack(EmotionTrack):
         Raises:
           UserError: the track has labels without a face.
         """
-        plain = EmotionTrack(**{field.name: getattr(self, field.name) for field in dataclasses.fields(EmotionTrack)})
-        shaped = self.shaping.apply(plain)
+        shaped = self.shaping.apply(EmotionTrack(**_fields(self)))
         return shaped if self.keys is None else self.keys.apply(shaped, self.times)
+
+
+def _fields(track: EmotionTrack) -> dict[str, Any]:
+    return {field.name: getattr(track, field.name) for field in dataclasses.fields(EmotionTrack)}
