@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SCHEDULE_HELP = """\
 alpha says how much: 0 is as heard; 1 brings a voice of the source emotion (neutral, unless --from names another) to where the
-target is read as strong as it usually is, and 0.5 makes half of that change; a negative alpha takes away, beyond 1 exaggerates.
+target is read as strong as it usually is, and 0.5 about half of that change; a negative alpha takes away, beyond 1 exaggerates.
 Where an edit would leave what the voice model knows, it is held back, and the command says in how many frames.
 
 --schedule names a JSON file of edits whose displacements add up:

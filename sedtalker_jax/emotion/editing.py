@@ -10,7 +10,7 @@ embedding, measured on voices that training did not hear (EditDictionary.scaled_
     alpha = 0    as heard
     alpha = 1    the target is read as strong as its intensity usually is, without doubt about which emotion it is
     alpha < 0    less of it; alpha > 1 more than usual
-    between      that share of the change
+    between      about that share of the change
 
 After an edit, category and intensity are read again from the edited embedding, so the signals can't contradict each other.
 """
@@ -59,7 +59,7 @@ class EditDirection:
       normal: [C], the unit normal v in whitened space.
       scale: s, whitened units per alpha.
       offset: where the boundary lies along v, in whitened units from the training mean.
-      boundary_alpha: the alpha at which the mean of the source emotion meets the boundary.
+      boundary_alpha: where on the line the mean of the source emotion meets the boundary, in steps.
     """
 
     step: Float[np.ndarray, " C"]
