@@ -1,8 +1,8 @@
 """How far along a direction an alpha leads: evenly by what is read on the way, not by distance.
 
 Along a straight line through an embedding space a classifier changes its mind in one place, and the face would change faster
-there than elsewhere, at another alpha in every frame. So between alpha = 0 and 1, and between 0 and -1, equal
-steps of alpha are equal changes of the strengths that are read (their arc length) but for STEADY, frame by frame. The line stays the same, and
+there than elsewhere, at another alpha in every frame. So between alpha = 0 and 1, and between 0 and -1, equal steps of alpha
+are equal changes of the strengths that are read (their arc length) but for STEADY, frame by frame. The line stays the same, and
 so do its ends; beyond them alpha counts distance.
 """
 
