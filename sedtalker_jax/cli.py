@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from sedtalker_jax import comparison_cli, diarize_cli, editing_cli, study_cli, style_cli
+from sedtalker_jax.allocator import keep_freed_memory
 from sedtalker_jax.errors import UserError, about, exit_code
 from sedtalker_jax.outputs import ANIMATION_SUFFIXES, check_distinct, check_output, check_size, write_animation
 from sedtalker_jax.shared_flags import (
@@ -131,6 +132,7 @@ def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. Returns the exit code: 0, or 2 after a user's mistake, whose one line is printed."""
+    keep_freed_memory()
     arguments, unknown = build_parser().parse_known_args(argv)
 
     def run():

@@ -8,11 +8,13 @@ from collections.abc import Callable, Sequence
 from absl import app, flags
 from ml_collections import ConfigDict
 
+from sedtalker_jax.allocator import keep_freed_memory
 from sedtalker_jax.errors import UserError
 
 
 def run(main: Callable[[Sequence[str]], None]) -> None:
-    """absl's app.run, in which a mistake in a flag gives one line and exit code 2."""
+    """absl's app.run, in which a mistake in a flag gives one line and exit code 2. Freed memory is kept for the next step."""
+    keep_freed_memory()
     app.run(main, flags_parser=_parse)
 
 

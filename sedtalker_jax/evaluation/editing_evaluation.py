@@ -33,6 +33,7 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from sedtalker_jax import axes
+from sedtalker_jax.allocator import keep_freed_memory
 from sedtalker_jax.data.mixing import spread
 from sedtalker_jax.data.records import FACE_SPACE, RecordReader
 from sedtalker_jax.data.world.oracle import FaceOracle
@@ -320,6 +321,7 @@ def evaluate_editing(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
+    keep_freed_memory()
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").split("\n\n")[0],
         epilog=(__doc__ or "").split("\n\n", 3)[-1],

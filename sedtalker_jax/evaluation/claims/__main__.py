@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from sedtalker_jax.allocator import keep_freed_memory
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.evaluation.claims import verdicts
 from sedtalker_jax.evaluation.claims.areas import all_jobs
@@ -59,6 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command. Returns 0, 1 after a job failed, or 2 after a user's mistake, whose one line is printed."""
+    keep_freed_memory()
     arguments = build_parser().parse_args(argv)
     logging.getLogger("absl").setLevel(logging.ERROR)
     try:
