@@ -16,6 +16,6 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.make_command = (
         "python -m sedtalker_jax.data.synthetic --rules configs/world_rules.toml --subset demo --out runs/world-demo"
     )
-    config.num_steps = 1_300
+    config.num_steps = 1_100
     world_experiment.apply_variant(config, arg)
     return config.lock()

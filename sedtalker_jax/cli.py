@@ -20,7 +20,7 @@ from sedtalker_jax.shared_flags import (
     add_subject,
     given_embedding,
     given_face,
-    given_subject,
+    given_manner,
     given_track,
 )
 
@@ -186,7 +186,8 @@ def run_animate(arguments: argparse.Namespace) -> None:
     duration = len(waveform) / 16_000
     model = SEDTalker.load(arguments.checkpoint)
     track = _given_track(arguments, model, len(waveform))
-    face, subject = given_face(arguments, model), given_subject(arguments, model)
+    face = given_face(arguments, model)
+    model, subject = given_manner(arguments, model)
     embedding = given_embedding(arguments, model)
     with about(arguments.audio):
         if shaped is not None:

@@ -17,7 +17,7 @@ from sedtalker_jax.outputs import (
     check_size,
     write_animation,
 )
-from sedtalker_jax.shared_flags import add_embedding, add_subject, given_embedding, given_face, given_subject
+from sedtalker_jax.shared_flags import add_embedding, add_subject, given_embedding, given_face, given_manner
 
 if TYPE_CHECKING:
     from sedtalker_jax.emotion import EditDictionary, EditSchedule
@@ -178,7 +178,8 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError("no edit is given: name one, such as --happy 0.8, or a --schedule")
     waveform = load_audio(arguments.audio)
     model = SEDTalker.load(arguments.checkpoint)
-    embedding, subject = given_embedding(arguments, model), given_subject(arguments, model)
+    embedding = given_embedding(arguments, model)
+    model, subject = given_manner(arguments, model)
     face = given_face(arguments, model) if targets or "sheet" in pictures else None
     dictionary = model.edit_dictionary
     schedule = schedule.check(dictionary.labels, len(waveform) / 16_000)

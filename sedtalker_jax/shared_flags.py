@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from sedtalker_jax.emotion import EmotionTrack
     from sedtalker_jax.face.template import FaceTemplate
     from sedtalker_jax.inference.pipeline import GivenEmbedding, SEDTalker
-    from sedtalker_jax.inference.style import Style
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -59,11 +58,11 @@ def add_subject(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="training subject whose way of moving the face takes on (default: nobody's in particular)",
     )
-    parser.add_argument("--style", metavar="FILE", help="way of moving that fit-style made, instead of a training subject's")
+    parser.add_argument("--style", metavar="FILE", help="way of moving that fit-style made of somebody")
 
 
-def given_subject(arguments: argparse.Namespace, model: SEDTalker) -> str | Style | None:
-    """What --subject or --style names, None without either.
+def given_manner(arguments: argparse.Namespace, model: SEDTalker) -> tuple[SEDTalker, str | None]:
+    """The model in the style of --style, and the training subject of --subject; as it is and None without them.
 
     Raises:
       UserError: both are given, no style is in the file, or the model can't move a face like that.
@@ -72,10 +71,13 @@ def given_subject(arguments: argparse.Namespace, model: SEDTalker) -> str | Styl
 
     if arguments.subject is not None and arguments.style is not None:
         raise UserError("--subject and --style each say whose way of moving the face takes on; give one of them")
-    subject = arguments.subject if arguments.style is None else Style.load(arguments.style)
-    with about(arguments.checkpoint if arguments.style is None else arguments.style):
-        subject_row(model, subject)
-    return subject
+    if arguments.style is not None:
+        style = Style.load(arguments.style)
+        with about(arguments.style):
+            return model.with_style(style), None
+    with about(arguments.checkpoint):
+        subject_row(model, arguments.subject)
+    return model, arguments.subject
 
 
 def given_face(arguments: argparse.Namespace, model: SEDTalker) -> FaceTemplate:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
-from sedtalker_jax.errors import about
+from sedtalker_jax.errors import UserError, about
 from sedtalker_jax.outputs import check_distinct, check_output
 from sedtalker_jax.shared_flags import add_embedding, given_embedding, given_face, given_track
+
+if TYPE_CHECKING:
+    from sedtalker_jax.emotion import EmotionTrack
+    from sedtalker_jax.inference.pipeline import SEDTalker
 
 
 def add_parser(commands) -> None:
@@ -14,14 +19,17 @@ def add_parser(commands) -> None:
     fit = commands.add_parser(
         "fit-style",
         help="how somebody moves, from a short capture, for `animate` and `edit --style`",
-        description="Fits one vector of the animator to 3 to 30 seconds of voice and face of somebody whom training did not "
-        "see. The last third is not fitted; the command says how the error falls there.",
+        description="Fits the animator's last layer to 3 to 60 seconds of voice and face of somebody whom training did not "
+        "see, and before it a vector where the animator knows subjects. The last third judges how strongly; the command says "
+        "how the error falls there.",
     )
-    fit.add_argument("--checkpoint", required=True, metavar="DIR", help="workdir of train.py with model.animator.num_subjects")
+    fit.add_argument("--checkpoint", required=True, metavar="DIR", help="workdir of train.py")
     fit.add_argument("--audio", required=True, metavar="FILE", help="the voice")
     fit.add_argument("--motion", required=True, metavar="FILE", help="the face: .npy of vertices [F, V, 3] in metres or flat")
     fit.add_argument("--template", required=True, metavar="FILE", help="the face at rest: .ply or .obj of the model's topology")
-    fit.add_argument("--track", metavar="FILE", help="what the face feels, as diarize writes it (default: what is heard)")
+    fit.add_argument("--track", metavar="FILE", help="what the face feels in the capture, in a format that diarize writes")
+    fit.add_argument("--emotion", metavar="NAME", help="instead of a track: one emotion, or neutral, all the time")
+    fit.add_argument("--intensity", type=float, metavar="X", help="of --emotion, 0 to 1 (default: 1)")
     add_embedding(fit)
     fit.add_argument("--out", required=True, metavar="FILE", help=".npz")
     fit.set_defaults(run=run)
@@ -33,21 +41,35 @@ def run(arguments: argparse.Namespace) -> None:
 
     from sedtalker_jax.comparison_cli import read_panel
     from sedtalker_jax.inference.pipeline import SEDTalker
-    from sedtalker_jax.inference.style import check_knows_subjects
     from sedtalker_jax.inference.style_fit import fit_style
     from sedtalker_jax.speech import load_audio
 
+    if (arguments.track is None) == (arguments.emotion is None):
+        raise UserError("say what the face feels in the capture: --track FILE, or --emotion NAME such as neutral")
+    if arguments.intensity is not None and (arguments.emotion is None or not 0.0 <= arguments.intensity <= 1.0):
+        raise UserError("--intensity: a number from 0 to 1 that says how strong --emotion is")
     target = check_output(arguments.out, (".npz",))
     check_distinct([target], (arguments.audio, arguments.motion, arguments.template, arguments.track, arguments.embedding))
     waveform = load_audio(arguments.audio)
     model = SEDTalker.load(arguments.checkpoint)
-    with about(arguments.checkpoint):
-        check_knows_subjects(model)
     face = given_face(arguments, model)
     panel, _ = read_panel("capture", Path(arguments.motion), arguments.template, None, model.fps)
-    track = given_track(arguments, model, len(waveform))
+    track = _given_emotion(arguments, model, len(waveform))
     embedding = given_embedding(arguments, model)
     with about(arguments.motion):
         fit = fit_style(model, waveform, panel.vertices, face, track, given_embedding=embedding)
     fit.style.save(target)
     print(f"{target}: squared vertex error on the capture's last third {fit.before:.4f} -> {fit.after:.4f}")
+
+
+def _given_emotion(arguments: argparse.Namespace, model: SEDTalker, num_samples: int) -> EmotionTrack:
+    """What --emotion or --track says that the face feels."""
+    from sedtalker_jax.emotion import EmotionTrack
+
+    if arguments.emotion is None:
+        track = given_track(arguments, model, num_samples)
+        assert track is not None
+        return track
+    intensity = 1.0 if arguments.intensity is None else arguments.intensity
+    with about(f"--emotion {arguments.emotion}"):
+        return EmotionTrack.trajectory([arguments.emotion], intensity, num_samples / 16_000, model.labels)

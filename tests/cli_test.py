@@ -202,7 +202,7 @@ def test_the_file_that_does_not_fit_is_named_and_not_the_recording(animate, tmp_
     np.savez(tmp_path / "sums.npz", **{**arrays, "probabilities": 3 * arrays["probabilities"]})
     nothing = {"probabilities": np.zeros((0, 2)), "intensity": np.zeros(0)}
     np.savez(tmp_path / "empty.npz", **{**arrays, **nothing, "labels": np.array(["neutral", "happy"])})
-    Style(np.zeros(8, np.float32), "0" * 16).save(tmp_path / "style.npz")
+    Style(np.zeros((16, 6), np.float32), np.zeros(6, np.float32), None, "0" * 16).save(tmp_path / "style.npz")
     np.save(tmp_path / "vector.npy", np.zeros(3))
     named = [
         ("--template", "head-99", "'head-99' in this face space; it has head-0, head-1"),

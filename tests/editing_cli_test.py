@@ -103,12 +103,12 @@ def test_an_empty_name_is_none(flag, edit, capsys):
     "flags, expected",
     [
         (["--template", "head-99"], "'head-99'"),
-        (["--style", "{tmp}/style.npz"], "style.npz: this checkpoint knows no subjects"),
+        (["--style", "{tmp}/style.npz"], "style.npz: the style was fitted to another checkpoint"),
         (["--subject", "ann"], "error: this checkpoint knows no subjects"),
     ],
 )
 def test_what_does_not_fit_the_model_is_named_and_not_the_recording(flags, expected, edit, tmp_path, capsys):
-    Style(np.zeros(8, np.float32), "0" * 16).save(tmp_path / "style.npz")
+    Style(np.zeros((16, 6), np.float32), np.zeros(6, np.float32), None, "0" * 16).save(tmp_path / "style.npz")
     assert edit("--happy", "1", "--out", "{tmp}/x.npz", *flags) == 2
     error = capsys.readouterr().err.strip()
     assert expected in error and "speech.wav" not in error and "\n" not in error

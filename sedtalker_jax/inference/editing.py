@@ -35,7 +35,6 @@ from sedtalker_jax.emotion.editing import segment_embeddings
 from sedtalker_jax.emotion.labels import ACTIVE, NEUTRAL
 from sedtalker_jax.face.template import FaceTemplate
 from sedtalker_jax.inference.pipeline import Animation, GivenEmbedding, HeardWindow, SEDTalker
-from sedtalker_jax.inference.style import Style
 from sedtalker_jax.inference.windows import stitch
 from sedtalker_jax.models.emotion_condition import activation
 
@@ -173,7 +172,7 @@ def edited_motion(
     *,
     unedited: Float[np.ndarray, "F R"] | None = None,
     reach: float | None = REACH_S,
-    subject: str | Style | None = None,
+    subject: str | None = None,
 ) -> Float[np.ndarray, "F R"]:
     """Normalised motion coefficients of an edited recording.
 
@@ -226,7 +225,7 @@ def animate_edited(
     edited: EditedEmotion,
     *,
     template: FaceTemplate | str | os.PathLike | None = None,
-    subject: str | Style | None = None,
+    subject: str | None = None,
 ) -> Animation:
     """A face that says the waveform with an edited emotion; see SEDTalker.animate for template and subject.
 

@@ -14,7 +14,6 @@ from sedtalker_jax.face.render import render_sheet
 from sedtalker_jax.face.template import FaceTemplate
 from sedtalker_jax.inference.editing import edit, edited_motion
 from sedtalker_jax.inference.pipeline import GivenEmbedding, SEDTalker
-from sedtalker_jax.inference.style import Style
 
 SHEET_ALPHAS = (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)
 
@@ -27,7 +26,7 @@ def edit_sheet(
     alphas: tuple[float, ...] = SHEET_ALPHAS,
     size: int = 150,
     given_embedding: GivenEmbedding = None,
-    subject: str | Style | None = None,
+    subject: str | None = None,
 ) -> tuple[np.ndarray, float]:
     """Renders one frame, the loudest, for every emotion of the dictionary (rows) and alpha (columns).
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import os
@@ -24,7 +25,7 @@ from sedtalker_jax.errors import UserError
 from sedtalker_jax.face.template import FaceTemplate, check_topology, load_template
 from sedtalker_jax.inference.programs import animate_rows, hear_rows
 from sedtalker_jax.inference.streaming import PIECE_S, padded_features, stream_motion, style_residual_width
-from sedtalker_jax.inference.style import Style, subject_row
+from sedtalker_jax.inference.style import Style, check_style, subject_row
 from sedtalker_jax.inference.windows import Window, split, stitch
 from sedtalker_jax.models.sedtalker import SEDTalkerModel
 from sedtalker_jax.speech.audio import StoredWaveform
@@ -121,6 +122,17 @@ class SEDTalker:
         loaded = cls(model, params, codec, meta, temperature)
         loaded.directory = directory
         return loaded
+
+    def with_style(self, style: Style) -> SEDTalker:
+        """This system with faces that move in a style; what is heard stays as it is.
+
+        Raises:
+          UserError: the style was fitted to another checkpoint.
+        """
+        check_style(self, style)
+        styled = copy.copy(self)
+        styled.params = style.applied(self.params)
+        return styled
 
     def diarize(self, waveform: WaveformArray | StoredWaveform, *, given_embedding: GivenEmbedding = None) -> EmotionTrack:
         """Emotion category probabilities and intensity for every 20 ms frame.
@@ -246,7 +258,7 @@ class SEDTalker:
         edited: EditedEmotion,
         *,
         template: FaceTemplate | str | os.PathLike | None = None,
-        subject: str | Style | None = None,
+        subject: str | None = None,
     ) -> Animation:
         """A face that says the waveform with an edited emotion, and is as `animate` has it where nothing was edited.
 
@@ -264,7 +276,7 @@ class SEDTalker:
         *,
         template: FaceTemplate | str | os.PathLike | None = None,
         use_residual: bool = True,
-        subject: str | Style | None = None,
+        subject: str | None = None,
         given_embedding: GivenEmbedding = None,
     ) -> Animation:
         """A face that says the waveform with the emotion of the track.
@@ -276,8 +288,8 @@ class SEDTalker:
           template: a FaceTemplate of the topology that the model was trained on, the path of a mesh file, the name of one of
             the model's own templates, or None for the model's first one.
           use_residual: False leaves out the style residual of the voice.
-          subject: whom of the training subjects the face moves like, see `subjects`, or a fitted Style; None = nobody in
-            particular.
+          subject: whom of the training subjects the face moves like, see `subjects`; None = nobody in particular, or whose
+            style the model was given (`with_style`).
           given_embedding: see SEDTalker.
 
         Raises:
@@ -301,7 +313,7 @@ class SEDTalker:
         *,
         template: FaceTemplate | str | os.PathLike | None = None,
         use_residual: bool = True,
-        subject: str | Style | None = None,
+        subject: str | None = None,
         given_embedding: GivenEmbedding = None,
         piece_s: float = PIECE_S,
     ) -> Iterator[Animation]:
@@ -365,7 +377,7 @@ class SEDTalker:
         *,
         use_residual: bool = True,
         heard: Sequence[HeardWindow] | None = None,
-        subject: str | Style | None = None,
+        subject: str | None = None,
         given_embedding: GivenEmbedding = None,
     ) -> Float[np.ndarray, "F R"]:
         """Normalised motion coefficients for given emotion strengths at the animation frames.
@@ -390,9 +402,9 @@ class SEDTalker:
             heard = self.read_windows(waveform, given_embedding, use_residual=use_residual)
         F = axes.num_animation_frames(len(waveform), self.fps)
         code = self.codec.template_code(face.vertices)
-        style = subject_row(self, subject)
+        row = subject_row(self, subject)
         if self.model.config.animator.backbone.obstacle_to_streaming is None:
-            options = dict(use_residual=use_residual, heard=heard, subject=style)
+            options = dict(use_residual=use_residual, heard=heard, subject=row)
             return np.concatenate(list(stream_motion(self, waveform, activations, code, **options)))
         windows = split(len(waveform), self.window_s, self.overlap_s, self.fps)
         pieces, starts = [], []
@@ -417,7 +429,7 @@ class SEDTalker:
                 embeddings=embedding,
                 contents=content,
                 use_residual=use_residual,
-                subjects=None if style is None else jnp.asarray(style)[None],
+                subjects=None if row is None else jnp.asarray(row)[None],
             )
             pieces.append(np.asarray(jax.device_get(motion))[0, :frames])
             starts.append(first)

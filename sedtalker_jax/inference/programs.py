@@ -41,7 +41,7 @@ def animate_rows(
     embeddings: Float[jax.Array, "rows T C"] | None = None,
     contents: Float[jax.Array, "B T D"] | None = None,
     use_residual: bool = True,
-    subjects: Int[jax.Array, "B"] | Float[jax.Array, "B condition_width"] | None = None,
+    subjects: Int[jax.Array, "B"] | None = None,
 ) -> Float[jax.Array, "rows F R"]:
     """Normalised motion of many rows; compiled once for all models of one architecture.
 
@@ -54,7 +54,7 @@ def animate_rows(
       embeddings: give each row its style residual, such as edited ones; None = what the diarizer hears.
       contents: content features of the recordings, if they are known already; no encoder is run then. With embeddings only.
       use_residual: whether a joint model's style residual joins the condition.
-      subjects: FaceCodec.subject_index or a vector, one for each row or one for all; None = unknown ones.
+      subjects: FaceCodec.subject_index, one for each row or one for all; None = unknown ones.
     """
     rows = activations.shape[0]
 
@@ -72,7 +72,7 @@ def animate_rows(
             residual = every_row(m.residual(m.diarize(speech) if embeddings is None else m.read_embedding(embeddings)))
         mask = jnp.arange(activations.shape[1])[None, :] < num_frames[:, None]
         rate = jnp.full((rows,), fps, jnp.float32)
-        style = None if subjects is None else every_row(subjects)
-        return m.animate(every_row(speech), activations, residual, every_row(codes), rate, every_row(mask), subject=style)
+        subject = None if subjects is None else every_row(subjects)
+        return m.animate(every_row(speech), activations, residual, every_row(codes), rate, every_row(mask), subject=subject)
 
     return model.apply({"params": params}, method=method)

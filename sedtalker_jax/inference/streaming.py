@@ -46,13 +46,13 @@ class MotionStream:
         template_code: Float[np.ndarray, " Q"],
         *,
         piece_frames: int,
-        subject: int | Float[np.ndarray, " C"] | None = None,
+        subject: int | None = None,
     ):
         """Args:
           model, params: with a causal animator.
           template_code: of the face.
           piece_frames: frames that are animated at once; rounded up to a multiple of the animator's frame_stacking.
-          subject: FaceCodec.subject_index of whom the face moves like, or a vector of its own; None = an unknown one.
+          subject: FaceCodec.subject_index of whom the face moves like; None = an unknown one.
 
         Raises:
           ValueError: the animator can't stream; the message says why.
@@ -125,7 +125,7 @@ def stream_motion(
     *,
     use_residual: bool = True,
     heard: Sequence[HeardWindow] | None = None,
-    subject: int | Float[np.ndarray, " C"] | None = None,
+    subject: int | None = None,
     piece_s: float = PIECE_S,
 ) -> Iterator[Float[np.ndarray, "f R"]]:
     """Normalised motion coefficients of a recording, in consecutive stretches that together are F frames.
@@ -138,7 +138,7 @@ def stream_motion(
       use_residual: whether the voice's style residual joins the condition.
       heard: windows whose embeddings give the residual, such as edited ones; None = what the diarizer hears. Windows that were
         heard to be animated give the content too.
-      subject: FaceCodec.subject_index of whom the face moves like, or a vector of its own; None = an unknown one.
+      subject: FaceCodec.subject_index of whom the face moves like; None = an unknown one.
       piece_s: seconds that the animator makes at once.
     """
     model = talker.model

@@ -1,13 +1,19 @@
 """Fits a style to a short capture of somebody whom training did not see, all else frozen.
 
-The capture's last third is not fitted. There every step is judged, the start among them, which is the unknown subject's vector;
-the vector that does best on it is kept.
+The animator's last layer is linear in features that hold what is said, what is felt and the face at rest; how somebody's face
+shows these is a linear map of its own. The change of the layer is found in closed form, by ridge regression of what the
+animator misses on the features. An animator that knows subjects first gets the vector of another one, by gradient descent.
+
+The capture's last third is not fitted. There every step and every strength of the ridge is judged, the start among them; the
+layer is then fitted to all of the capture with the best one.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,16 +29,20 @@ from sedtalker_jax.errors import UserError
 from sedtalker_jax.face.template import FaceTemplate
 from sedtalker_jax.inference.pipeline import GivenEmbedding, SEDTalker
 from sedtalker_jax.inference.streaming import join_overlapping, style_residual_width, window_features
-from sedtalker_jax.inference.style import Style, check_knows_subjects, style_digest
+from sedtalker_jax.inference.style import Params, Style, style_digest, with_subject_vector
+from sedtalker_jax.models.animator import HEAD_INPUT
 from sedtalker_jax.models.sedtalker import SEDTalkerModel
 from sedtalker_jax.models.subject import UNKNOWN_SUBJECT
 from sedtalker_jax.training.motion_losses import FaceLossConstants, motion_sums, motion_weights
 
-MIN_CAPTURE_S, MAX_CAPTURE_S = 3.0, 30.0
+MIN_CAPTURE_S, MAX_CAPTURE_S = 3.0, 60.0
 """A third of the shortest holds a few syllables; what is longer than the longest is left out, and costs nothing."""
 
 NUM_STEPS = 150
 LEARNING_RATE = 0.03
+RIDGES = (10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4, 3e4)
+"""Strengths of the ridge: squared weights, of features of unit mean square, against summed squared errors in standard
+deviations of the training motion."""
 _MISMATCH_S = 0.35  # between sound and motion; more is another recording or frame rate
 _FARTHEST_M = 0.03  # root mean square from the face at rest; speech and expression move a face by some millimetres
 
@@ -42,7 +52,7 @@ class StyleFit:
     """Attributes:
     style: the fitted one.
     before, after: squared vertex error on the last third of the capture, as a share of the training motion's mean squared
-      displacement, of the unknown subject and of the style.
+      displacement, of nobody's style and of one that was fitted to the first two thirds alone.
     """
 
     style: Style
@@ -55,27 +65,94 @@ def fit_style(
     waveform: WaveformArray,
     vertices: VertexSequence,
     face: FaceTemplate,
-    track: EmotionTrack | None = None,
+    track: EmotionTrack | Float[np.ndarray, "F K-1"],
     *,
     num_steps: int = NUM_STEPS,
     given_embedding: GivenEmbedding = None,
+    quiet: bool = False,
 ) -> StyleFit:
     """The style that moves a face as a capture does.
 
     Args:
-      model: with an animator that knows subjects.
+      model: with an animator, in nobody's style.
       waveform: float [S] at 16 kHz.
       vertices: [F, V, 3] in metres, the capture, at the model's frame rate and of its topology.
       face: the captured face at rest.
-      track: what the face feels; None = what the diarizer hears.
-      num_steps: steps of gradient descent.
+      track: what the face feels in the capture, or its strengths at the animation frames. It must be known: fitted under
+        emotions that a diarizer hears wrongly, a style takes on what the emotion looks like, and makes faces worse.
+      num_steps: steps of gradient descent, where the animator knows subjects.
       given_embedding: see SEDTalker.
+      quiet: no progress bar.
 
     Raises:
-      UserError: a model without subjects, another topology, too short a capture, sound and motion of different lengths, or a
-        capture in another unit or pose than the face at rest.
+      UserError: another topology, too short a capture, sound and motion of different lengths, or a capture in another unit or
+        pose than the face at rest.
     """
-    check_knows_subjects(model)
+    capture, frames = _capture(model, waveform, vertices, face, track, given_embedding)
+    regions = ("vertices", "lips") if "lips" in model.codec.space.regions else ("vertices",)
+    gram = FaceLossConstants.of(model.codec, regions).gram
+    num_fitted = frames * 2 // 3
+    truth = np.asarray(capture["motion"][0], np.float64)
+
+    def judged(change: Float[np.ndarray, "F R"]) -> float:
+        """Error of a motion that is `change` from the truth, on the last third."""
+        rest = change[num_fitted:]
+        return float(np.einsum("fr,rq,fq->f", rest, gram["vertices"], rest).mean())
+
+    params, vector = model.params, None
+    before = judged(_motion(model.model, params, capture)[0] - truth)
+    if model.subjects:
+        vector = _fit_vector(model.model, params, capture, gram, num_fitted, num_steps, quiet)
+        params = with_subject_vector(params, vector)
+    motion, features = _motion(model.model, params, capture)
+    kernel, bias, after = fit_head(features, truth - motion, num_fitted, judged)
+    return StyleFit(Style(kernel, bias, vector, style_digest(model.params)), before, after)
+
+
+def fit_head(
+    features: Float[np.ndarray, "F D"],
+    missing: Float[np.ndarray, "F R"],
+    num_fitted: int,
+    judged: Callable[[Float[np.ndarray, "F R"]], float],
+) -> tuple[Float[np.ndarray, "D R"], Float[np.ndarray, " R"], float]:
+    """The linear change of the last layer that gives what is missing; zero where none helps on frames that it did not see.
+
+    Args:
+      features: what the layer reads.
+      missing: truth minus what the layer gives.
+      num_fitted: frames that every strength of the ridge is fitted to; the others choose among them.
+      judged: error of what is missing after a change, [F, R], on those others.
+
+    Returns:
+      (kernel, bias, float32, fitted to all frames; error before that, fitted to the first alone).
+    """
+    rows = np.append(np.asarray(features, np.float64), np.ones((len(features), 1)), axis=1)
+    # A feature that is silent in the capture may be loud elsewhere: its weight stays at zero.
+    size = np.sqrt(np.square(rows).mean(axis=0))
+    scale = np.where(size > 1e-3 * size.max(), 1.0 / np.maximum(size, 1e-30), 0.0)
+    rows *= scale
+
+    def solved(count: int, ridge: float) -> Float[np.ndarray, "D+1 R"]:
+        given = rows[:count]
+        return np.linalg.solve(given.T @ given + ridge * np.eye(rows.shape[1]), given.T @ missing[:count])
+
+    errors = {ridge: judged(missing - rows @ solved(num_fitted, ridge)) for ridge in RIDGES}
+    best, unchanged = min(errors, key=errors.__getitem__), judged(missing)
+    if not errors[best] < unchanged:
+        return np.zeros((features.shape[1], missing.shape[1]), np.float32), np.zeros(missing.shape[1], np.float32), unchanged
+    change = (solved(len(rows), best) * scale[:, None]).astype(np.float32)
+    return change[:-1], change[-1], errors[best]
+
+
+def _capture(
+    model: SEDTalker,
+    waveform: WaveformArray,
+    vertices: VertexSequence,
+    face: FaceTemplate,
+    track: EmotionTrack | Float[np.ndarray, "F K-1"],
+    given_embedding: GivenEmbedding,
+) -> tuple[dict[str, Any], int]:
+    """What the animator reads of a capture and its true motion, one row each; and its frames. Raises as `fit_style`."""
     space = model.codec.space
     if vertices.shape[1:] != (space.num_vertices, 3):
         raise UserError(f"the capture has {vertices.shape[1]} vertices, the model's topology {space.num_vertices}")
@@ -94,7 +171,9 @@ def fit_style(
             f"the capture lies {distance:.3g} m from the face at rest; it must be in metres and posed like the template, "
             "without the head's own movement"
         )
-    track = model.diarize(waveform, given_embedding=given_embedding) if track is None else track
+    activations = model.activations(track, len(waveform)) if isinstance(track, EmotionTrack) else np.asarray(track, np.float32)
+    if len(activations) < frames:
+        raise UserError(f"the strengths of emotion are {len(activations)} frames, the capture {frames}")
     residual_width = style_residual_width(model.model.config)
     heard = model.read_windows(waveform, given_embedding)
     windows = window_features(model, waveform, heard, has_residual=residual_width > 0)
@@ -103,39 +182,67 @@ def fit_style(
     motion = model.codec.normalise(space.coefficients(displacements))
     capture = dict(
         content=features[None, :, :width],
-        activations=model.activations(track, len(waveform))[None, :frames],
+        activations=activations[None, :frames],
         residual=features[None, :, width:] if residual_width else None,
         template_code=model.codec.template_code(face.vertices)[None],
         motion=motion.astype(np.float32)[None],
     )
-    constants = FaceLossConstants.of(model.codec, ("vertices", "lips") if "lips" in space.regions else ("vertices",))
-    vector = model.params["animator"]["subject"]["embedding"][UNKNOWN_SUBJECT]
+    return capture, frames
+
+
+def _animated(model: SEDTalkerModel, params: Params, capture: Mapping[str, Any], **options):
+    """The animator's answer to a capture."""
+
+    def method(m: SEDTalkerModel):
+        given = (capture[name] for name in ("activations", "residual", "template_code"))
+        return m.animator(capture["content"], jnp.ones(capture["motion"].shape[:2], bool), *given)
+
+    return model.apply({"params": params}, method=method, **options)
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _with_features(model: SEDTalkerModel, params: Params, capture: Mapping[str, Any]):
+    motion, values = _animated(model, params, capture, mutable=["intermediates"])
+    (features,) = values["intermediates"]["animator"][HEAD_INPUT]
+    return motion[0], features[0]
+
+
+def _motion(model: SEDTalkerModel, params: Params, capture: Mapping[str, Any]):
+    """(normalised motion [F, R], what the last layer made it of [F, D]), float64."""
+    return tuple(np.asarray(x, np.float64) for x in _with_features(model, params, capture))
+
+
+def _fit_vector(
+    model: SEDTalkerModel,
+    params: Params,
+    capture: Mapping[str, Any],
+    gram: Mapping[str, np.ndarray],
+    num_fitted: int,
+    num_steps: int,
+    quiet: bool,
+) -> Float[np.ndarray, " C"]:
+    """The vector in the unknown subject's place that does best on the frames that are not fitted."""
+    vector = params["animator"]["subject"]["embedding"][UNKNOWN_SUBJECT]
     optimizer = optax.adam(LEARNING_RATE)
     state = optimizer.init(vector)
-    before, best, kept = None, np.inf, vector
-    for _ in tqdm(range(num_steps), desc="style", unit="step", mininterval=2.0):
-        gradient, held_out = _gradient(model.model, model.params, vector, capture, constants.gram, frames * 2 // 3)
-        before = float(held_out) if before is None else before
+    best, kept = np.inf, vector
+    for _ in tqdm(range(num_steps), desc="style", unit="step", mininterval=2.0, disable=quiet):
+        gradient, held_out = _gradient(model, params, vector, capture, gram, num_fitted)
         if held_out < best:
             best, kept = float(held_out), vector
         updates, state = optimizer.update(gradient, state)
         vector = optax.apply_updates(vector, updates)
-    return StyleFit(Style(np.asarray(kept, np.float32), style_digest(model.params)), before, best)
+    return np.asarray(kept, np.float32)
 
 
 @functools.partial(jax.jit, static_argnames="model")
-def _gradient(model: SEDTalkerModel, params, vector: Float[jax.Array, " C"], capture, gram, num_fitted):
+def _gradient(model: SEDTalkerModel, params: Params, vector: Float[jax.Array, " C"], capture, gram, num_fitted):
     """(gradient of the loss on the first `num_fitted` frames, vertex error on the others)."""
     constants = FaceLossConstants(gram)
     total = capture["motion"].shape[1]
 
     def loss(vector):
-        def method(m: SEDTalkerModel):
-            mask = jnp.ones((1, total), bool)
-            given = (capture[name] for name in ("activations", "residual", "template_code"))
-            return m.animator(capture["content"], mask, *given, subject=vector[None])
-
-        motion = model.apply({"params": params}, method=method)
+        motion = _animated(model, with_subject_vector(params, vector), capture)
         parts = [dict(motion=capture["motion"], num_frames=jnp.asarray(count)[None]) for count in (num_fitted, total)]
         (fitted, fitted_weight), (whole, whole_weight) = (
             (motion_sums(part, motion, constants), motion_weights(part, constants)) for part in parts

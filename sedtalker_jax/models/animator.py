@@ -18,6 +18,9 @@ from sedtalker_jax.models.subject import UNKNOWN_SUBJECT
 from sedtalker_jax.precision import Precision
 from sedtalker_jax.randomness import ExampleKeys, fold
 
+HEAD_INPUT = "head_input"
+"""Intermediate value [B, F, D] of an Animator: what its last layer turns into motion."""
+
 
 @dataclasses.dataclass(frozen=True)
 class AnimatorConfig:
@@ -82,7 +85,7 @@ class Animator(nn.Module):
         template_code: Float[Array, "B Q"],
         keys: ExampleKeys | None = None,
         state: AnimatorState | None = None,
-        subject: Int[Array, "B"] | Float[Array, "B condition_width"] | None = None,
+        subject: Int[Array, "B"] | None = None,
     ) -> Motion | tuple[Motion, AnimatorState]:
         """Args:
           features: [B, F, D] speech features at the animation's frame times.
@@ -93,8 +96,7 @@ class Animator(nn.Module):
           keys: per example, None = deterministic.
           state: of the frames before these; None = a whole clip. Valid frames that are no multiple of frame_stacking end a
             row's recording: what follows them would belong to their last step.
-          subject: [B] FaceCodec.subject_index of whom the faces are to move like, or vectors that take the place of a training
-            subject's; None = unknown ones.
+          subject: [B] FaceCodec.subject_index of whom the faces are to move like; None = unknown ones.
 
         Returns:
           [B, F, R] in full precision; with a state, that and the state after the last valid frames.
@@ -130,6 +132,7 @@ class Animator(nn.Module):
             x, after_motion = self._smooth("motion", x, mask, state)
         # The head sees the condition directly as well: a still expression needs no detour through the stack.
         x = jnp.concatenate([x, condition.astype(x.dtype)], axis=-1)
+        self.sow("intermediates", HEAD_INPUT, x)
         head = dict(dtype=precision.statistics, param_dtype=precision.params)
         motion = nn.Dense(
             config.rank, kernel_init=nn.initializers.variance_scaling(0.01, "fan_in", "normal"), name="head", **head
@@ -137,14 +140,12 @@ class Animator(nn.Module):
         return motion if state is None else (motion, AnimatorState(after_backbone, after_condition, after_motion))
 
     def _style(
-        self, num_rows: int, subject: Int[Array, "B"] | Float[Array, "B condition_width"] | None, keys: ExampleKeys | None
+        self, num_rows: int, subject: Int[Array, "B"] | None, keys: ExampleKeys | None
     ) -> Float[Array, "B condition_width"]:
         """The vector of each row's subject; in training sometimes the unknown one's, which so learns what they share."""
         config, precision = self.config, self.precision
         if subject is None:
             subject = jnp.full((num_rows,), UNKNOWN_SUBJECT)
-        if jnp.issubdtype(subject.dtype, jnp.floating):
-            return subject.astype(precision.compute)
         if keys is not None:
             named = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - config.subject_dropout))(fold(keys, "subject"))
             subject = jnp.where(named, subject, UNKNOWN_SUBJECT)

@@ -205,7 +205,7 @@ class SEDTalkerModel(nn.Module):
         fps: Float[Array, "B"],
         mask: FaceMask,
         keys: ExampleKeys | None = None,
-        subject: Int[Array, "B"] | Float[Array, "B condition_width"] | None = None,
+        subject: Int[Array, "B"] | None = None,
     ) -> Motion:
         """Motion coefficients in normalised units, [B, F, R].
 
@@ -217,7 +217,7 @@ class SEDTalkerModel(nn.Module):
           fps: [B] animation frames per second.
           mask: [B, F], False = padding.
           keys: per example, None = deterministic.
-          subject: [B] FaceCodec.subject_index, or vectors in the place of a training subject's; None = unknown ones.
+          subject: [B] FaceCodec.subject_index; None = unknown ones.
         """
         content, residual = self.face_features(speech, residual, fps, mask.shape[1])
         return self.animator(
@@ -245,7 +245,7 @@ class SEDTalkerModel(nn.Module):
         template_code: Float[Array, "B Q"],
         mask: FaceMask,
         state: AnimatorState,
-        subject: Int[Array, "B"] | Float[Array, "B condition_width"] | None = None,
+        subject: Int[Array, "B"] | None = None,
     ) -> tuple[Motion, AnimatorState]:
         """Motion coefficients of the next piece of a recording, and the state after it. For causal animators.
 
@@ -258,7 +258,7 @@ class SEDTalkerModel(nn.Module):
           template_code: [B, Q].
           mask: [B, F], False = padding, at the end.
           state: `initial_state` at the beginning of a recording, then what the piece before returned.
-          subject: [B] FaceCodec.subject_index, or vectors in the place of a training subject's; None = unknown ones.
+          subject: [B] FaceCodec.subject_index; None = unknown ones.
         """
         return self.animator(content, mask, activations, residual, template_code, state=state, subject=subject)
 

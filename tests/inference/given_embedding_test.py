@@ -123,10 +123,11 @@ def test_a_style_is_fitted_under_what_the_vector_says():
     talker = SEDTalker(model, random_params(model, batch, seed=3), dataclasses.replace(tiny_codec(), subjects=SUBJECTS), meta)
     waveform, face = noise(3.1), talker.template(None)
     capture = talker.animate(waveform, subject="bob", given_embedding=CALM).vertices
-    own, other = (fit_style(talker, waveform, capture, face, num_steps=1, given_embedding=given) for given in (CALM, CROSS))
+    track = talker.diarize(waveform, given_embedding=CALM)
+    own, other = (fit_style(talker, waveform, capture, face, track, num_steps=1, given_embedding=g) for g in (CALM, CROSS))
     assert own.before != other.before
     with pytest.raises(UserError, match="give --embedding"):
-        fit_style(talker, waveform, capture, face, num_steps=1)
+        fit_style(talker, waveform, capture, face, track, num_steps=1)
 
 
 def test_a_sheet_of_edits_starts_from_it():

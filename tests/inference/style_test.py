@@ -9,9 +9,10 @@ from sedtalker_jax.cli import main
 from sedtalker_jax.emotion import EmotionTrack
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.inference.pipeline import SEDTalker
-from sedtalker_jax.inference.style import Style
-from sedtalker_jax.inference.style_fit import fit_style
-from tests.inference.talker import noise, subject_talker
+from sedtalker_jax.inference.style import Style, style_digest
+from sedtalker_jax.inference.style_fit import fit_head, fit_style
+from tests.inference.talker import noise, subject_talker, tiny_talker
+from tests.support import RANK
 
 SECONDS = 4.0
 
@@ -29,6 +30,44 @@ def capture():
     return waveform, owner.animate(waveform, track, template=face, subject="ann").vertices, face, track
 
 
+def nobodys_style(model: str) -> Style:
+    return Style(np.zeros((16, RANK), np.float32), np.zeros(RANK, np.float32), None, model)
+
+
+def test_an_animator_that_knows_no_subjects_takes_on_a_last_layer(tmp_path):
+    talker, waveform, rng = tiny_talker(), noise(6.0), np.random.default_rng(2)
+    kernel, bias = (np.asarray(talker.params["animator"]["head"][name]) for name in ("kernel", "bias"))
+    changes = (0.3 * kernel.std() * rng.normal(size=x.shape).astype(np.float32) for x in (kernel, bias))
+    somebody = talker.with_style(Style(*changes, None, style_digest(talker.params)))
+    track, face = talker.diarize(waveform), talker.template("head-1")
+    fit = fit_style(talker, waveform, somebody.animate(waveform, track, template=face).vertices, face, track, quiet=True)
+    assert fit.style.vector is None and fit.after < 0.1 * fit.before
+    fit.style.save(tmp_path / "style.npz")
+    styled = talker.with_style(Style.load(tmp_path / "style.npz"))
+    other = noise(1.5, seed=9)
+    heard = talker.diarize(other)
+    true, fitted, plain = (x.animate(other, heard, template="head-2").vertices for x in (somebody, styled, talker))
+    assert np.abs(fitted - true).mean() < 0.3 * np.abs(plain - true).mean()
+    np.testing.assert_array_equal(styled.diarize(other).probabilities, heard.probabilities)
+    with pytest.raises(UserError, match="another checkpoint"):
+        styled.with_style(fit.style)
+
+
+def test_a_last_layer_stays_where_a_change_only_fits_what_it_was_fitted_to():
+    rng = np.random.default_rng(0)
+    features, noisy = rng.normal(size=(90, 80)), rng.normal(size=(90, 3))
+
+    def judged(missing):
+        return float(np.square(missing[60:]).mean())
+
+    kernel, bias, after = fit_head(features, noisy, 60, judged)
+    assert after <= judged(noisy) and (after == judged(noisy)) == (not kernel.any())
+    silent = np.where(np.arange(80) < 3, 0.0, features)
+    weights = rng.normal(size=(80, 3))
+    kernel, bias, after = fit_head(silent, silent @ weights + 2.0, 60, judged)
+    assert not kernel[:3].any() and after < 0.5 * judged(silent @ weights + 2.0)
+
+
 def test_a_fitted_style_moves_as_the_capture_does(capture, tmp_path):
     talker, (waveform, vertices, face, track) = subject_talker(), capture
     fit = fit_style(talker, waveform, vertices, face, track)
@@ -36,13 +75,16 @@ def test_a_fitted_style_moves_as_the_capture_does(capture, tmp_path):
     assert fit.after < 0.05 * fit.before
     fit.style.save(tmp_path / "style.npz")
     stored = Style.load(tmp_path / "style.npz")
-    np.testing.assert_array_equal(stored.vector, fit.style.vector)
+    for name in ("kernel", "bias", "vector"):
+        np.testing.assert_array_equal(getattr(stored, name), getattr(fit.style, name))
     other = noise(1.5, seed=9)
     heard = talker.diarize(other)
     table = np.asarray(talker.params["animator"]["subject"]["embedding"])
-    wanted = Style(0.3 * table[1] - 0.5 * table[2] + table[3], stored.model)
+    same = np.zeros_like(stored.kernel), np.zeros_like(stored.bias)
+    wanted = Style(*same, 0.3 * table[1] - 0.5 * table[2] + table[3], stored.model)
     true, styled, plain = (
-        talker.animate(other, heard, template=face, subject=subject).vertices for subject in (wanted, stored, None)
+        system.animate(other, heard, template=face).vertices
+        for system in (talker.with_style(wanted), talker.with_style(stored), talker)
     )
     assert np.abs(styled - true).mean() < 0.3 * np.abs(plain - true).mean()
 
@@ -56,19 +98,31 @@ def test_the_commands_fit_a_style_and_animate_with_it(capture, tmp_path, capsys,
     rows = [f"v {x} {y} {z}" for x, y, z in face.vertices] + [f"f {a + 1} {b + 1} {c + 1}" for a, b, c in face.faces]
     (tmp_path / "a.obj").write_text("\n".join(rows) + "\n")
     given = ["--checkpoint", "workdir", "--template", mesh]
-    assert main(["fit-style", *given, "--audio", voice, "--motion", motion, "--out", style]) == 0
+    talker.diarize(waveform).save(tmp_path / "felt.npz")
+    felt = ["--track", str(tmp_path / "felt.npz")]
+    assert main(["fit-style", *given, "--audio", voice, "--motion", motion, *felt, "--out", style]) == 0
     assert "last third" in capsys.readouterr().out
     assert main(["animate", voice, *given, "--style", style, "--out", out]) == 0
     np.testing.assert_allclose(
-        np.load(out), talker.animate(waveform, template=mesh, subject=Style.load(style)).vertices, atol=1e-6
+        np.load(out), talker.with_style(Style.load(style)).animate(waveform, template=mesh).vertices, atol=1e-6
     )
     capsys.readouterr()
     fitted, fitting = (tmp_path / "a.npz").read_bytes(), ["fit-style", *given, "--audio", voice]
-    for flags in (["--motion", style], ["--motion", motion, "--track", style], ["--motion", motion, "--embedding", style]):
+    unsaid = ([], [*felt, "--emotion", "neutral"], [*felt, "--intensity", "0.5"], ["--emotion", "neutral", "--intensity", "2"])
+    for flags in unsaid:
+        assert main([*fitting, "--motion", motion, *flags, "--out", style]) == 2
+        assert "--emotion" in capsys.readouterr().err
+    assert main([*fitting, "--motion", motion, "--emotion", "bored", "--out", style]) == 2
+    assert "--emotion bored: " in capsys.readouterr().err
+    for flags in (
+        ["--motion", style, *felt],
+        ["--motion", motion, "--track", style],
+        ["--motion", motion, *felt, "--embedding", style],
+    ):
         assert main([*fitting, *flags, "--out", style]) == 2
         assert "the same command reads it" in capsys.readouterr().err
     np.save(motion, 1_000 * vertices)
-    assert main([*fitting, "--motion", motion, "--out", style]) == 2
+    assert main([*fitting, "--motion", motion, *felt, "--out", style]) == 2
     assert f"error: {motion}: the capture lies" in capsys.readouterr().err
     EmotionTrack.constant("bored", 1.0, SECONDS, ("neutral", "bored")).save(tmp_path / "bored.npz")
     assert main([*fitting, "--motion", motion, "--track", str(tmp_path / "bored.npz"), "--out", style]) == 2
@@ -85,7 +139,10 @@ def test_the_start_is_kept_where_nothing_is_better(capture):
     nobodys = talker.animate(waveform, track, template=face).vertices
     fit = fit_style(talker, waveform, nobodys, face, track, num_steps=3)
     np.testing.assert_array_equal(fit.style.vector, np.asarray(talker.params["animator"]["subject"]["embedding"])[0])
-    assert fit.before == fit.after < 1e-6
+    assert fit.after <= fit.before < 1e-6
+    np.testing.assert_allclose(
+        talker.with_style(fit.style).animate(waveform, track, template=face).vertices, nobodys, atol=1e-6
+    )
 
 
 def test_what_cannot_be_fitted_is_named(capture, tmp_path):
@@ -101,7 +158,7 @@ def test_what_cannot_be_fitted_is_named(capture, tmp_path):
         with pytest.raises(UserError, match="in metres and posed like the template"):
             fit_style(talker, waveform, misplaced, face, track)
     with pytest.raises(UserError, match="another checkpoint"):
-        talker.animate(waveform, track, subject=Style(np.zeros(8, np.float32), "0" * 16))
+        talker.with_style(nobodys_style("0" * 16))
     (tmp_path / "x.npz").write_text("no style")
     with pytest.raises(UserError, match="x.npz: no style"):
         Style.load(tmp_path / "x.npz")
