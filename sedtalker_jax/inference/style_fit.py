@@ -242,7 +242,7 @@ def _gradient(model: SEDTalkerModel, params: Params, vector: Float[jax.Array, " 
     total = capture["motion"].shape[1]
 
     def loss(vector):
-        motion = _animated(model, with_subject_vector(params, vector), capture)
+        motion: Any = _animated(model, with_subject_vector(params, vector), capture)
         parts = [dict(motion=capture["motion"], num_frames=jnp.asarray(count)[None]) for count in (num_fitted, total)]
         (fitted, fitted_weight), (whole, whole_weight) = (
             (motion_sums(part, motion, constants), motion_weights(part, constants)) for part in parts

@@ -14,7 +14,9 @@ def clips(tiny_world):
     """Test clips of one head, and the face space."""
     reader = RecordReader(tiny_world, "test")
     records = [reader[row] for row in range(len(reader))]
-    return [record for record in records if record["template"] == records[0]["template"]], FaceSpace.load(tiny_world / FACE_SPACE)
+    return [record for record in records if record["template"] == records[0]["template"]], FaceSpace.load(
+        tiny_world / FACE_SPACE
+    )
 
 
 def test_sound_face_and_emotion_of_a_capture_stay_together(clips):
