@@ -49,7 +49,8 @@ from sedtalker_jax.evaluation.table import ScoreRow, ScoreTable
 from sedtalker_jax.face.lip_points import lip_points
 from sedtalker_jax.face.space import FaceSpace
 from sedtalker_jax.inference.editing import edit, edited_motion
-from sedtalker_jax.inference.pipeline import HeardWindow, SEDTalker
+from sedtalker_jax.inference.pipeline import SEDTalker
+from sedtalker_jax.inference.windows import HeardWindow
 
 ALPHAS = np.linspace(0.0, 1.0, 21)
 MARGIN_S = 0.3

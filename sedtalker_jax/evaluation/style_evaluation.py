@@ -3,8 +3,8 @@
     python -m sedtalker_jax.evaluation.style_evaluation --checkpoint runs/demo --data runs/world-demo
 
 Of every head that training did not see, each second clip, voices and sentences joined, is the capture (as much of it as
---seconds says), under its face's true emotion. The others are scored, driven by what the diarizer hears and by their own true
-emotion.
+--seconds says), under its face's true emotion, or with `--captures heard` under what the diarizer hears in it. The others are
+scored, driven by what the diarizer hears and by their own true emotion.
 """
 
 from __future__ import annotations
@@ -63,9 +63,16 @@ def joined(
 
 
 def evaluate_styles(
-    model: SEDTalker, directory: str | Path, *, split: str = "test", seconds: Sequence[float] = (10.0, 30.0, 60.0)
+    model: SEDTalker,
+    directory: str | Path,
+    *,
+    split: str = "test",
+    seconds: Sequence[float] = (10.0, 30.0, 60.0),
+    heard: bool = False,
 ) -> ScoreTable:
     """Errors of the scored clips in nobody's style and in styles fitted to so many seconds of their heads.
+
+    heard: captures are fitted under what the diarizer hears instead of their true emotion.
 
     Raises:
       UserError: no built-in world, a head whose clips give no capture, or as `fit_style`.
@@ -91,17 +98,18 @@ def evaluate_styles(
         moved = {NOBODYS: model}
         for system, value in zip(systems[1:], seconds, strict=True):
             waveform, vertices, felt = joined(records[1::2], space, value)
-            moved[system] = model.with_style(fit_style(model, waveform, vertices, face, felt[:, columns], quiet=True).style)
+            track = model.diarize(waveform) if heard else felt[:, columns]
+            moved[system] = model.with_style(fit_style(model, waveform, vertices, face, track, quiet=True).style)
         for record in records[::2]:
             waveform, truth = record["waveform"], true_vertices(record, space)
-            heard = model.hear(waveform, to_animate=True)
+            windows = model.hear(waveform, to_animate=True)
             frames = axes.num_animation_frames(len(waveform), model.fps)
             true = np.zeros((frames, len(columns)), np.float32)
             true[: len(truth)] = np.asarray(record["activation"])[:frames, columns]
             groups.append(name)
-            for condition, felt in (("", model.activations(model.combine(heard), len(waveform))), (TRUE_TRACK, true)):
+            for condition, felt in (("", model.activations(model.combine(windows), len(waveform))), (TRUE_TRACK, true)):
                 for system, styled in moved.items():
-                    guess = model.codec.vertices(face.vertices, styled.motion(waveform, felt, face, heard=heard))
+                    guess = model.codec.vertices(face.vertices, styled.motion(waveform, felt, face, heard=windows))
                     for measure, error in measures.items():
                         pairs = errors.setdefault(condition + measure, {system: [] for system in systems})
                         pairs[system].append(error(guess[: len(truth)], truth[: len(guess)]))
@@ -141,6 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--seconds", nargs="+", type=float, default=[10.0, 30.0, 60.0], help="of the captures (default: 10 30 60)"
     )
+    parser.add_argument("--captures", default="true", choices=("true", "heard"), help="emotion of the captures (default: true)")
     options = parser.parse_args(arguments)
 
     def run() -> None:
@@ -148,7 +157,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UserError(f"--seconds {min(options.seconds):g}: a capture lasts at least {MIN_CAPTURE_S:g} s")
         model = SEDTalker.load(options.checkpoint)
         with about(options.data):
-            table = evaluate_styles(model, options.data, split=options.split, seconds=options.seconds)
+            given = dict(split=options.split, seconds=options.seconds, heard=options.captures == "heard")
+            table = evaluate_styles(model, options.data, **given)
         print(table.plain())
 
     return exit_code(run)

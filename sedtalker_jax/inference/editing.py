@@ -34,8 +34,8 @@ from sedtalker_jax.emotion import EditDictionary, EditSchedule, EmotionTrack
 from sedtalker_jax.emotion.editing import segment_embeddings
 from sedtalker_jax.emotion.labels import ACTIVE, NEUTRAL
 from sedtalker_jax.face.template import FaceTemplate
-from sedtalker_jax.inference.pipeline import Animation, GivenEmbedding, HeardWindow, SEDTalker
-from sedtalker_jax.inference.windows import stitch
+from sedtalker_jax.inference.pipeline import Animation, GivenEmbedding, SEDTalker
+from sedtalker_jax.inference.windows import HeardWindow, stitch
 from sedtalker_jax.models.emotion_condition import activation
 
 FIT_CLIPS = 240

@@ -26,7 +26,7 @@ from sedtalker_jax.face.template import FaceTemplate, check_topology, load_templ
 from sedtalker_jax.inference.programs import animate_rows, hear_rows
 from sedtalker_jax.inference.streaming import PIECE_S, padded_features, stream_motion, style_residual_width
 from sedtalker_jax.inference.style import Style, check_style, subject_row
-from sedtalker_jax.inference.windows import Window, split, stitch
+from sedtalker_jax.inference.windows import HeardWindow, Window, split, stitch
 from sedtalker_jax.models.sedtalker import SEDTalkerModel
 from sedtalker_jax.speech.audio import StoredWaveform
 from sedtalker_jax.training.checkpoint import EDIT_DICTIONARY, load_params, read_meta, read_temperature
@@ -59,25 +59,6 @@ class Animation:
     fps: float
     template: FaceTemplate
     track: EmotionTrack
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class HeardWindow:
-    """What the diarizer says of one window, frame by frame: logits [T, K], intensity [T], embedding e_t [T, C].
-
-    content holds the animator's own features of the frames [T, D], where the window was heard to be animated.
-    """
-
-    window: Window
-    logits: Float[np.ndarray, "T K"]
-    intensity: Float[np.ndarray, " T"]
-    embedding: Float[np.ndarray, "T C"]
-    content: Float[np.ndarray, "T D"] | None = None
-
-    @property
-    def first_frame(self) -> int:
-        """Index of the window's first speech frame in the recording."""
-        return self.window.start // axes.FRAME_HOP
 
 
 class SEDTalker:

@@ -22,7 +22,8 @@ from sedtalker_jax.inference.windows import split
 from sedtalker_jax.models.sedtalker import SEDTalkerConfig, SEDTalkerModel, Speech, speech_mask
 
 if TYPE_CHECKING:
-    from sedtalker_jax.inference.pipeline import HeardWindow, SEDTalker
+    from sedtalker_jax.inference.pipeline import SEDTalker
+    from sedtalker_jax.inference.windows import HeardWindow
 
 PIECE_S = 4.0
 """Seconds of motion that the animator makes in one call, unless asked otherwise. Shorter pieces come sooner and cost more: a

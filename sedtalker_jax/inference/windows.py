@@ -1,4 +1,4 @@
-"""Long audio as overlapping windows, and their results stitched together again."""
+"""Long audio as overlapping windows, what is heard in one, and their results stitched together again."""
 
 from __future__ import annotations
 
@@ -75,3 +75,22 @@ def stitch(pieces: Sequence[Float[np.ndarray, "L *c"]], starts: Sequence[int], t
     result[:covered] /= weight[:covered]
     result[covered:] = result[covered - 1]
     return result.astype(np.asarray(pieces[0]).dtype)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class HeardWindow:
+    """What the diarizer says of one window, frame by frame: logits [T, K], intensity [T], embedding e_t [T, C].
+
+    content holds the animator's own features of the frames [T, D], where the window was heard to be animated.
+    """
+
+    window: Window
+    logits: Float[np.ndarray, "T K"]
+    intensity: Float[np.ndarray, " T"]
+    embedding: Float[np.ndarray, "T C"]
+    content: Float[np.ndarray, "T D"] | None = None
+
+    @property
+    def first_frame(self) -> int:
+        """Index of the window's first speech frame in the recording."""
+        return self.window.start // axes.FRAME_HOP
