@@ -3,7 +3,8 @@
 The platform is the one that the program is lowered for, so a TPU program compiled on a CPU host holds the TPU kernel. The
 choice lies inside the forward and the backward function, not round them: all implementations save the same residuals (the
 arguments and the states entering each chunk), so a program never carries residuals of an implementation that it does not
-run.
+run. It is a primitive with a lowering per platform: `jax.lax.platform_dependent` would trace every implementation for every
+program, and the TPU kernels, whose loops are written out, take seconds.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ import importlib
 
 import jax
 import jax.numpy as jnp
+from jax.core import ShapedArray
+from jax.extend.core import Primitive
+from jax.interpreters import mlir
 
 from kernels.selective_scan import chunked
 from kernels.selective_scan.arguments import SHARED, ScanArgs, ScanOptions
@@ -38,21 +42,48 @@ def _kernel(name: str):
     return importlib.import_module(f"kernels.selective_scan.{name}")
 
 
+def _run_pass(platform: str | None, args: ScanArgs, arrays, options: ScanOptions, pass_name: str, takes_best: bool):
+    """`forward` or `backward` of what the platform runs: its best implementation if that may be taken, otherwise `chunked`."""
+    best = _BEST.get(platform) if takes_best else None
+    if best is not None and unsupported(args, options, best) is None:
+        return getattr(_kernel(best), pass_name)(args, *arrays, options)
+    return getattr(chunked, pass_name)(args, *arrays, options, loop_over_batch=platform == "cpu")
+
+
+_scan_pass = Primitive("selective_scan_pass")
+_scan_pass.multiple_results = True
+
+
+@_scan_pass.def_abstract_eval
+def _(*_, outs, **__):
+    return [ShapedArray(shape, dtype) for shape, dtype in outs]
+
+
+def _flat_pass(platform: str | None):
+    def run(*flat, tree, outs, **choice):
+        del outs
+        args, *arrays = tree.unflatten(flat)
+        return jax.tree.leaves(_run_pass(platform, args, arrays, **choice))
+
+    return run
+
+
+# Without jit, which `jax.disable_jit` takes away, there is no lowering.
+_scan_pass.def_impl(lambda *flat, **params: _flat_pass(jax.default_backend())(*flat, **params))
+mlir.register_lowering(_scan_pass, mlir.lower_fun(_flat_pass(None), multiple_results=True))
+for _platform in ("cpu", *_BEST):
+    mlir.register_lowering(_scan_pass, mlir.lower_fun(_flat_pass(_platform), multiple_results=True), platform=_platform)
+
+
 def _choose(args: ScanArgs, options: ScanOptions, implementation: str | None, pass_name: str, *arrays):
     """Calls `forward` or `backward` of the implementation, of the platform's best one where none is named."""
     if implementation in _PALLAS:
         return getattr(_kernel(implementation), pass_name)(args, *arrays, options)
-    run = getattr(chunked, pass_name)
-    branches = {
-        "cpu": lambda *xs: run(*xs, options, loop_over_batch=True),
-        "default": lambda *xs: run(*xs, options, loop_over_batch=False),
-    }
-    if implementation is None:
-        for platform, name in _BEST.items():
-            if unsupported(args, options, name) is None:
-                kernel = getattr(_kernel(name), pass_name)
-                branches[platform] = lambda *xs, kernel=kernel: kernel(*xs, options)
-    return jax.lax.platform_dependent(args, *arrays, **branches)
+    choice = dict(options=options, pass_name=pass_name, takes_best=implementation is None)
+    shapes, out_tree = jax.tree.flatten(jax.eval_shape(lambda *xs: _run_pass(None, xs[0], xs[1:], **choice), args, *arrays))
+    flat, tree = jax.tree.flatten((args, *arrays))
+    outs = tuple((x.shape, x.dtype) for x in shapes)
+    return jax.tree.unflatten(out_tree, _scan_pass.bind(*flat, tree=tree, outs=outs, **choice))
 
 
 def _forward(args: ScanArgs, options: ScanOptions, implementation: str | None):

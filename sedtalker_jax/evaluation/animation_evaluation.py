@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -212,12 +214,18 @@ class AnimationEvaluation:
         envelope = None if waveform is None else lip_metrics.speech_envelope(waveform, self.sample_rate, self.fps, frames)
         rig = self.shapes if shapes is None else shapes
         truth = (target, template, true_distance, envelope, transitions, rig)
+        # Each prediction in a thread of its own: almost all of the time is numpy's, which lets other threads run meanwhile.
         scored: dict[str, list[dict[str, float]]] = {}
-        for system, motions in samples.items():
-            try:
-                scored[system] = [self._scores(np.asarray(motion), frames, *truth) for motion in motions]
-            except UserError as error:
-                raise UserError(f"clip {name}, system {system}: {error}") from error
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            begun = {
+                system: [pool.submit(self._scores, np.asarray(motion), frames, *truth) for motion in motions]
+                for system, motions in samples.items()
+            }
+            for system, scores in begun.items():
+                try:
+                    scored[system] = [one.result() for one in scores]
+                except UserError as error:
+                    raise UserError(f"clip {name}, system {system}: {error}") from error
         # Everything is known to fit: only now is the clip entered, so that a refused one leaves no half of it behind.
         self.names.append(name)
         self.speakers.append(speaker)

@@ -78,15 +78,22 @@ def lag_matrix(config: AcousticsConfig) -> Float[np.ndarray, "bins lags"]:
     return matrix / np.interp(lags, np.arange(_PITCH_WINDOW), decay / decay[0])
 
 
-def _frames(waveforms: Waveforms, num_frames: int, width: int) -> Float[Array, "B T width"]:
-    """Frames of `width` samples centred on the speech frames; samples outside the clip count as zero."""
+def _frames(waveforms: Waveforms, num_frames: int, width: int, transform: int) -> Float[Array, "B T transform"]:
+    """Hann-windowed frames of `width` samples centred on the speech frames, with zeros up to the transform's length.
+
+    Samples outside the clip count as zero. Frames are joined from whole hops: a gather of single samples is slow on any device,
+    and so is padding every frame. The window is zero where the transform hears more than the frame.
+    """
     before = max(0, (width - FRAME_WINDOW) // 2)
     start = (FRAME_WINDOW - width) // 2 + before
-    needed = start + (num_frames - 1) * FRAME_HOP + width
-    after = max(0, needed - before - waveforms.shape[1])
-    padded = jnp.pad(waveforms, ((0, 0), (before, after)))
-    starts = np.arange(num_frames) * FRAME_HOP + start
-    return padded[:, starts[:, None] + np.arange(width)[None, :]]
+    pieces = -(-transform // FRAME_HOP)
+    needed = (num_frames - 1 + pieces) * FRAME_HOP
+    after = max(0, needed + start - before - waveforms.shape[1])
+    padded = jnp.pad(waveforms, ((0, 0), (before, after)))[:, start : start + needed]
+    hops = padded.reshape(len(waveforms), num_frames - 1 + pieces, FRAME_HOP)
+    joined = [hops[:, i : i + num_frames, : min(FRAME_HOP, transform - i * FRAME_HOP)] for i in range(pieces)]
+    window = np.pad(np.hanning(width), (0, transform - width))
+    return jnp.concatenate(joined, axis=-1) * jnp.asarray(window, waveforms.dtype)
 
 
 def _shift(x: Float[Array, "B T c"], places: Float[Array, "B"]) -> Float[Array, "B T c"]:
@@ -126,14 +133,14 @@ def acoustic_features(
     waveforms = jax.lax.stop_gradient(jnp.where(inside, waveforms, 0.0))
     valid = (jnp.arange(T)[None, :] < num_speech_frames(lengths)[:, None]).astype(dtype)[..., None]
 
-    short = _frames(waveforms, T, FRAME_WINDOW) * jnp.asarray(np.hanning(FRAME_WINDOW), dtype)
-    power = jnp.square(jnp.abs(jnp.fft.rfft(short, _MEL_FFT))).astype(dtype)
+    short = _frames(waveforms, T, FRAME_WINDOW, _MEL_FFT)
+    power = jnp.square(jnp.abs(jnp.fft.rfft(short))).astype(dtype)
     # Floor at about -100 dB of full scale, scaled to roughly unit range.
     mel = (jnp.log(power @ jnp.asarray(mel_matrix(config.num_mels), dtype) + 1e-5) + 3.0) / 4.0
-    level = (jnp.log10(jnp.mean(jnp.square(short), axis=-1, keepdims=True) + 1e-9) + 4.0) / 2.0
+    level = (jnp.log10(jnp.mean(jnp.square(short[..., :FRAME_WINDOW]), axis=-1, keepdims=True) + 1e-9) + 4.0) / 2.0
 
-    long = _frames(waveforms, T, _PITCH_WINDOW) * jnp.asarray(np.hanning(_PITCH_WINDOW), dtype)
-    spectrum = jnp.square(jnp.abs(jnp.fft.rfft(long, _PITCH_FFT))).astype(dtype)
+    long = _frames(waveforms, T, _PITCH_WINDOW, _PITCH_FFT)
+    spectrum = jnp.square(jnp.abs(jnp.fft.rfft(long))).astype(dtype)
     matrix = lag_matrix(config)
     bins = np.arange(_PITCH_FFT // 2 + 1)
     hz = bins * SAMPLE_RATE / _PITCH_FFT
