@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import math
 from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float
 
 from sedtalker_jax.errors import UserError, about
 from sedtalker_jax.outputs import check_distinct, check_output
@@ -25,7 +29,13 @@ def add_parser(commands) -> None:
     )
     fit.add_argument("--checkpoint", required=True, metavar="DIR", help="workdir of train.py")
     fit.add_argument("--audio", required=True, metavar="FILE", help="the voice")
-    fit.add_argument("--motion", required=True, metavar="FILE", help="the face: .npy of vertices [F, V, 3] in metres or flat")
+    fit.add_argument(
+        "--motion",
+        required=True,
+        metavar="FILE",
+        help="the face: .npy of vertices [F, V, 3] in metres or flat, or .npz as animate writes it",
+    )
+    fit.add_argument("--fps", type=float, metavar="X", help="frames per second of a .npy --motion (default: the model's)")
     fit.add_argument("--template", required=True, metavar="FILE", help="the face at rest: .ply or .obj of the model's topology")
     fit.add_argument("--track", metavar="FILE", help="what the face feels in the capture, in a format that diarize writes")
     fit.add_argument("--emotion", metavar="NAME", help="instead of a track: one emotion, or neutral, all the time")
@@ -53,13 +63,28 @@ def run(arguments: argparse.Namespace) -> None:
     waveform = load_audio(arguments.audio)
     model = SEDTalker.load(arguments.checkpoint)
     face = given_face(arguments, model)
-    panel, _ = read_panel("capture", Path(arguments.motion), arguments.template, None, model.fps)
+    if arguments.fps is not None and not 0.0 < arguments.fps < math.inf:
+        raise UserError(f"--fps {arguments.fps:g}: must be more than 0")
+    panel, fps = read_panel("capture", Path(arguments.motion), arguments.template, None, arguments.fps or model.fps)
+    vertices = _at_rate(panel.vertices, fps, model.fps)
     track = _given_emotion(arguments, model, len(waveform))
     embedding = given_embedding(arguments, model)
     with about(arguments.motion):
-        fit = fit_style(model, waveform, panel.vertices, face, track, given_embedding=embedding)
+        fit = fit_style(model, waveform, vertices, face, track, given_embedding=embedding)
     fit.style.save(target)
     print(f"{target}: squared vertex error on the capture's last third {fit.before:.4f} -> {fit.after:.4f}")
+
+
+def _at_rate(vertices: Float[np.ndarray, "F V 3"], fps: float, wanted: float) -> Float[np.ndarray, "G V 3"]:
+    """Positions at the model's frames, on straight lines between the capture's; frame f lies at f / fps s."""
+    if fps == wanted:
+        return vertices
+    # As many frames as the same duration has, of which the last may lie up to one frame past the capture's last.
+    times = np.minimum(np.arange(max(1, round(len(vertices) / fps * wanted))) / wanted * fps, len(vertices) - 1)
+    before = np.minimum(times.astype(int), max(0, len(vertices) - 2))
+    after = np.minimum(before + 1, len(vertices) - 1)
+    share = (times - before)[:, None, None]
+    return vertices[before] * (1.0 - share) + vertices[after] * share
 
 
 def _given_emotion(arguments: argparse.Namespace, model: SEDTalker, num_samples: int) -> EmotionTrack:

@@ -89,6 +89,31 @@ def test_a_fitted_style_moves_as_the_capture_does(capture, tmp_path):
     assert np.abs(styled - true).mean() < 0.3 * np.abs(plain - true).mean()
 
 
+def test_a_capture_of_another_rate_gives_the_same_style(capture, tmp_path, monkeypatch, capsys):
+    talker, (waveform, vertices, face, _) = subject_talker(), capture
+    monkeypatch.setattr(SEDTalker, "load", lambda directory: talker)
+    voice, mesh = (str(tmp_path / name) for name in ("a.wav", "a.obj"))
+    soundfile.write(voice, waveform, 16_000, subtype="FLOAT")
+    rows = [f"v {x} {y} {z}" for x, y, z in face.vertices] + [f"f {a + 1} {b + 1} {c + 1}" for a, b, c in face.faces]
+    (tmp_path / "a.obj").write_text("\n".join(rows) + "\n")
+    # Twice the rate: the same frames with one on the straight line between each two of them, the last one held.
+    between = np.append(0.5 * (vertices[:-1] + vertices[1:]), vertices[-1:], axis=0)
+    twice = np.stack([vertices, between], axis=1).reshape(-1, *vertices.shape[1:])
+    np.save(tmp_path / "own.npy", vertices)
+    np.save(tmp_path / "twice.npy", twice)
+    fitting = ["fit-style", "--checkpoint", "workdir", "--template", mesh, "--audio", voice, "--emotion", "neutral"]
+    flags = {"own": [], "twice": ["--fps", str(2 * talker.fps)]}
+    for name, rate in flags.items():
+        given = ["--motion", str(tmp_path / f"{name}.npy"), *rate]
+        assert main([*fitting, *given, "--out", str(tmp_path / f"{name}.npz")]) == 0
+    own, other = (Style.load(tmp_path / f"{name}.npz") for name in flags)
+    np.testing.assert_allclose(other.kernel, own.kernel, atol=1e-6)
+    np.testing.assert_allclose(other.bias, own.bias, atol=1e-6)
+    capsys.readouterr()
+    assert main([*fitting, "--motion", str(tmp_path / "own.npy"), "--fps", "0", "--out", str(tmp_path / "c.npz")]) == 2
+    assert "error: --fps 0: must be more than 0" in capsys.readouterr().err
+
+
 def test_the_commands_fit_a_style_and_animate_with_it(capture, tmp_path, capsys, monkeypatch):
     talker, (waveform, vertices, face, _) = subject_talker(), capture
     monkeypatch.setattr(SEDTalker, "load", lambda directory: talker)

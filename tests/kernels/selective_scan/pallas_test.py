@@ -145,6 +145,20 @@ def _lowered_gradient(platform: str, **choice) -> str:
     return function.trace(arrays).lower(lowering_platforms=(platform,)).as_text()
 
 
+def test_a_program_for_another_platform_traces_no_tpu_kernel(monkeypatch):
+    # A kernel whose loops are written out takes seconds to trace.
+    def refuse(*_, **__):
+        raise AssertionError("traced")
+
+    monkeypatch.setattr(pallas_tpu, "forward", refuse)
+    arrays, options = ArgSpec("traced_once", 1, 9, 5, 3).abstract()
+    traced = jax.jit(lambda arrays: selective_scan(**arrays, **options)).trace(arrays)
+    assert "while" in traced.lower(lowering_platforms=("cpu",)).as_text()
+    assert "while" in traced.lower(lowering_platforms=("cuda",)).as_text()
+    with pytest.raises(AssertionError, match="traced"):
+        traced.lower(lowering_platforms=("tpu",))
+
+
 def test_the_platform_lowered_for_picks_the_kernel():
     text = _lowered_gradient("tpu")
     assert "tpu_custom_call" in text
