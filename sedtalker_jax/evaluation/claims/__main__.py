@@ -16,6 +16,7 @@ from sedtalker_jax.allocator import keep_freed_memory
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.evaluation.claims import verdicts
 from sedtalker_jax.evaluation.claims.areas import all_jobs
+from sedtalker_jax.evaluation.claims.comparison import compare
 from sedtalker_jax.evaluation.claims.documents import effect, write_readme
 from sedtalker_jax.evaluation.claims.report import write_page
 from sedtalker_jax.evaluation.claims.runner import Runner, end_with_parent, finished, perform, select
@@ -53,6 +54,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="jobs at a time (default: %(default)s)")
     parser.add_argument("--smoke", action="store_true", help="tiny models and a few steps: tries everything out in minutes")
     parser.add_argument("--list", action="store_true", help="print the jobs, whether they are done, and stop")
+    parser.add_argument(
+        "--compare-with",
+        type=Path,
+        metavar="DIR",
+        help="say whether another run found the same, as far as both have come, and stop; exit code 1 where not",
+    )
     parser.add_argument("--write-readme", metavar="README.md", help="put the table into this file and claims.json into docs/")
     parser.add_argument("--job", metavar="NAME", help=argparse.SUPPRESS)
     return parser
@@ -64,6 +71,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     logging.getLogger("absl").setLevel(logging.ERROR)
     try:
+        if arguments.compare_with is not None:
+            found = compare(arguments.out, arguments.compare_with)
+            print(found)
+            return 1 if found.different else 0
         return _one_job(arguments) if arguments.job else _all_jobs(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
