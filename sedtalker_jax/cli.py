@@ -22,6 +22,7 @@ from sedtalker_jax.shared_flags import (
     given_face,
     given_manner,
     given_track,
+    named_track,
 )
 
 if TYPE_CHECKING:
@@ -200,16 +201,12 @@ def run_animate(arguments: argparse.Namespace) -> None:
 
 def _given_track(arguments: argparse.Namespace, model: SEDTalker, num_samples: int) -> EmotionTrack | None:
     """The track that the flags of animate name, None when the diarizer is to be heard."""
-    from sedtalker_jax.emotion import EmotionTrack
-
     if arguments.emotion is None and arguments.trajectory is None:
         return given_track(arguments, model, num_samples)
     flag = "trajectory" if arguments.emotion is None else "emotion"
     asked = getattr(arguments, flag)
     names = [asked] if flag == "emotion" else asked.split(",")
-    intensity = 1.0 if arguments.intensity is None else arguments.intensity
-    with about(f"--{flag} {asked}"):
-        return EmotionTrack.trajectory(names, intensity, num_samples / 16_000, model.labels)
+    return named_track(flag, names, arguments.intensity, model, num_samples)
 
 
 def _given_shaping(arguments: argparse.Namespace) -> Callable[[EmotionTrack], EmotionTrack] | None:

@@ -7,6 +7,7 @@ model is an error about the file that a flag names, whatever else the command re
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sedtalker_jax.errors import UserError, about
@@ -108,3 +109,21 @@ def given_track(arguments: argparse.Namespace, model: SEDTalker, num_samples: in
         track = EmotionTrack.load(arguments.track, labels=model.labels, duration=num_samples / SAMPLE_RATE)
         model.activations(track, num_samples)
     return track
+
+
+def named_track(flag: str, names: Sequence[str], intensity: float | None, model: SEDTalker, num_samples: int) -> EmotionTrack:
+    """One emotion after another, of equal duration, as a flag names them.
+
+    Args:
+      flag: without its dashes, for the error.
+      intensity: 0 to 1, None = 1.
+      num_samples: of the recording at 16 kHz.
+
+    Raises:
+      UserError: an emotion that the model's face can't show, or an intensity out of range.
+    """
+    from sedtalker_jax.axes import SAMPLE_RATE
+    from sedtalker_jax.emotion import EmotionTrack
+
+    with about(f"--{flag} {','.join(names)}"):
+        return EmotionTrack.trajectory(names, 1.0 if intensity is None else intensity, num_samples / SAMPLE_RATE, model.labels)

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from sedtalker_jax.errors import UserError, about
 from sedtalker_jax.outputs import check_distinct, check_output
-from sedtalker_jax.shared_flags import add_embedding, given_embedding, given_face, given_track
+from sedtalker_jax.shared_flags import add_embedding, given_embedding, given_face, given_track, named_track
 
 if TYPE_CHECKING:
     from sedtalker_jax.emotion import EmotionTrack
@@ -89,12 +89,8 @@ def _at_rate(vertices: Float[np.ndarray, "F V 3"], fps: float, wanted: float) ->
 
 def _given_emotion(arguments: argparse.Namespace, model: SEDTalker, num_samples: int) -> EmotionTrack:
     """What --emotion or --track says that the face feels."""
-    from sedtalker_jax.emotion import EmotionTrack
-
     if arguments.emotion is None:
         track = given_track(arguments, model, num_samples)
         assert track is not None
         return track
-    intensity = 1.0 if arguments.intensity is None else arguments.intensity
-    with about(f"--emotion {arguments.emotion}"):
-        return EmotionTrack.trajectory([arguments.emotion], intensity, num_samples / 16_000, model.labels)
+    return named_track("emotion", [arguments.emotion], arguments.intensity, model, num_samples)

@@ -81,8 +81,8 @@ def lag_matrix(config: AcousticsConfig) -> Float[np.ndarray, "bins lags"]:
 def _frames(waveforms: Waveforms, num_frames: int, width: int, transform: int) -> Float[Array, "B T transform"]:
     """Hann-windowed frames of `width` samples centred on the speech frames, with zeros up to the transform's length.
 
-    Samples outside the clip count as zero. Frames are joined from whole hops: a gather of single samples is slow on any device,
-    and so is padding every frame. The window is zero where the transform hears more than the frame.
+    Samples outside the clip count as zero. Frames are joined from whole hops: the indices of a gather would be constants of the
+    program as large as a clip's frames. The window is zero where the transform hears more than the frame.
     """
     before = max(0, (width - FRAME_WINDOW) // 2)
     start = (FRAME_WINDOW - width) // 2 + before

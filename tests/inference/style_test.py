@@ -1,5 +1,7 @@
 """Styles: fitted to a capture they move as it does, and they belong to one model."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from sedtalker_jax.errors import UserError
 from sedtalker_jax.inference.pipeline import SEDTalker
 from sedtalker_jax.inference.style import Style, style_digest
 from sedtalker_jax.inference.style_fit import fit_head, fit_style
+from sedtalker_jax.outputs import write_animation
 from tests.inference.talker import noise, subject_talker, tiny_talker
 from tests.support import RANK
 
@@ -28,6 +31,13 @@ def capture():
     owner = SEDTalker(talker.model, somebody, talker.codec, talker.meta)
     track = talker.diarize(waveform)
     return waveform, owner.animate(waveform, track, template=face, subject="ann").vertices, face, track
+
+
+def written(face, path) -> str:
+    """An .obj file of a face."""
+    rows = [f"v {x} {y} {z}" for x, y, z in face.vertices] + [f"f {a + 1} {b + 1} {c + 1}" for a, b, c in face.faces]
+    path.write_text("\n".join(rows) + "\n")
+    return str(path)
 
 
 def nobodys_style(model: str) -> Style:
@@ -90,25 +100,27 @@ def test_a_fitted_style_moves_as_the_capture_does(capture, tmp_path):
 
 
 def test_a_capture_of_another_rate_gives_the_same_style(capture, tmp_path, monkeypatch, capsys):
-    talker, (waveform, vertices, face, _) = subject_talker(), capture
+    talker, (waveform, vertices, face, track) = subject_talker(), capture
     monkeypatch.setattr(SEDTalker, "load", lambda directory: talker)
-    voice, mesh = (str(tmp_path / name) for name in ("a.wav", "a.obj"))
+    voice, mesh = str(tmp_path / "a.wav"), written(face, tmp_path / "a.obj")
     soundfile.write(voice, waveform, 16_000, subtype="FLOAT")
-    rows = [f"v {x} {y} {z}" for x, y, z in face.vertices] + [f"f {a + 1} {b + 1} {c + 1}" for a, b, c in face.faces]
-    (tmp_path / "a.obj").write_text("\n".join(rows) + "\n")
+    animation = talker.animate(waveform, track, template=face)
     # Twice the rate: the same frames with one on the straight line between each two of them, the last one held.
     between = np.append(0.5 * (vertices[:-1] + vertices[1:]), vertices[-1:], axis=0)
     twice = np.stack([vertices, between], axis=1).reshape(-1, *vertices.shape[1:])
     np.save(tmp_path / "own.npy", vertices)
     np.save(tmp_path / "twice.npy", twice)
+    # As animate writes it: the file knows its rate.
+    write_animation(tmp_path / "known.npz", dataclasses.replace(animation, vertices=twice, fps=2 * talker.fps), waveform)
     fitting = ["fit-style", "--checkpoint", "workdir", "--template", mesh, "--audio", voice, "--emotion", "neutral"]
-    flags = {"own": [], "twice": ["--fps", str(2 * talker.fps)]}
-    for name, rate in flags.items():
-        given = ["--motion", str(tmp_path / f"{name}.npy"), *rate]
-        assert main([*fitting, *given, "--out", str(tmp_path / f"{name}.npz")]) == 0
-    own, other = (Style.load(tmp_path / f"{name}.npz") for name in flags)
-    np.testing.assert_allclose(other.kernel, own.kernel, atol=1e-6)
-    np.testing.assert_allclose(other.bias, own.bias, atol=1e-6)
+    fitted = []
+    for name, *rate in (("own.npy",), ("twice.npy", "--fps", str(2 * talker.fps)), ("known.npz",)):
+        style = str(tmp_path / f"style-{name[:-4]}.npz")
+        assert main([*fitting, "--motion", str(tmp_path / name), *rate, "--out", style]) == 0
+        fitted.append(Style.load(style))
+    for other in fitted[1:]:
+        np.testing.assert_allclose(other.kernel, fitted[0].kernel, atol=1e-6)
+        np.testing.assert_allclose(other.bias, fitted[0].bias, atol=1e-6)
     capsys.readouterr()
     assert main([*fitting, "--motion", str(tmp_path / "own.npy"), "--fps", "0", "--out", str(tmp_path / "c.npz")]) == 2
     assert "error: --fps 0: must be more than 0" in capsys.readouterr().err
@@ -117,11 +129,10 @@ def test_a_capture_of_another_rate_gives_the_same_style(capture, tmp_path, monke
 def test_the_commands_fit_a_style_and_animate_with_it(capture, tmp_path, capsys, monkeypatch):
     talker, (waveform, vertices, face, _) = subject_talker(), capture
     monkeypatch.setattr(SEDTalker, "load", lambda directory: talker)
-    voice, motion, mesh, style, out = (str(tmp_path / name) for name in ("a.wav", "a.npy", "a.obj", "a.npz", "b.npy"))
+    voice, motion, style, out = (str(tmp_path / name) for name in ("a.wav", "a.npy", "a.npz", "b.npy"))
+    mesh = written(face, tmp_path / "a.obj")
     soundfile.write(voice, waveform, 16_000, subtype="FLOAT")
     np.save(motion, vertices)
-    rows = [f"v {x} {y} {z}" for x, y, z in face.vertices] + [f"f {a + 1} {b + 1} {c + 1}" for a, b, c in face.faces]
-    (tmp_path / "a.obj").write_text("\n".join(rows) + "\n")
     given = ["--checkpoint", "workdir", "--template", mesh]
     talker.diarize(waveform).save(tmp_path / "felt.npz")
     felt = ["--track", str(tmp_path / "felt.npz")]
