@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 from sedtalker_jax import comparison_cli, diarize_cli, editing_cli, study_cli, style_cli
 from sedtalker_jax.allocator import keep_freed_memory
 from sedtalker_jax.errors import UserError, about, exit_code
-from sedtalker_jax.outputs import ANIMATION_SUFFIXES, check_distinct, check_output, check_size, write_animation
+from sedtalker_jax.outputs import ANIMATION_HELP, ANIMATION_SUFFIXES, check_distinct, check_output, check_size, write_animation
 from sedtalker_jax.shared_flags import (
     CommandParser,
+    add_basis,
     add_embedding,
     add_subject,
+    given_basis,
     given_embedding,
     given_face,
     given_manner,
@@ -47,8 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="append",
         required=True,
         metavar="FILE",
-        help=".mp4 (video with sound), .npy (vertices [F, V, 3] in metres) or .npz (vertices, faces, fps, emotion track); "
-        "may be given several times",
+        help=f"{ANIMATION_HELP}; may be given several times",
     )
     animate.add_argument(
         "--template",
@@ -76,6 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_shaping(animate)
     add_subject(animate)
     add_embedding(animate)
+    add_basis(animate)
     animate.add_argument(
         "--size", type=int, default=512, help="height and width of the video's face in pixels (default: %(default)s)"
     )
@@ -172,7 +174,8 @@ def run_animate(arguments: argparse.Namespace) -> None:
     from sedtalker_jax.speech import load_audio
 
     targets = [check_output(path, ANIMATION_SUFFIXES) for path in arguments.out]
-    read = (arguments.audio, arguments.template, arguments.track, arguments.style, arguments.embedding, arguments.keys)
+    files = ("audio", "template", "track", "style", "embedding", "keys", "basis")
+    read = [getattr(arguments, name) for name in files]
     check_distinct(targets, read)
     given = [flag for flag in ("track", "emotion", "trajectory") if getattr(arguments, flag) is not None]
     if len(given) > 1:
@@ -184,10 +187,10 @@ def run_animate(arguments: argparse.Namespace) -> None:
     check_size(arguments.size)
     shaped = _given_shaping(arguments)
     waveform = load_audio(arguments.audio)
-    duration = len(waveform) / 16_000
     model = SEDTalker.load(arguments.checkpoint)
     track = _given_track(arguments, model, len(waveform))
     face = given_face(arguments, model)
+    basis = given_basis(arguments, face, targets)
     model, subject = given_manner(arguments, model)
     embedding = given_embedding(arguments, model)
     with about(arguments.audio):
@@ -195,8 +198,7 @@ def run_animate(arguments: argparse.Namespace) -> None:
             track = shaped(model.diarize(waveform, given_embedding=embedding) if track is None else track)
         animation = model.animate(waveform, track, template=face, subject=subject, given_embedding=embedding)
     for target in targets:
-        write_animation(target, animation, waveform, size=arguments.size)
-        print(f"{target}: {len(animation.vertices)} frames at {animation.fps:g} fps, {duration:.2f} s")
+        print(write_animation(target, animation, waveform, size=arguments.size, basis=basis))
 
 
 def _given_track(arguments: argparse.Namespace, model: SEDTalker, num_samples: int) -> EmotionTrack | None:

@@ -17,7 +17,15 @@ from sedtalker_jax.outputs import (
     check_size,
     write_animation,
 )
-from sedtalker_jax.shared_flags import add_embedding, add_subject, given_embedding, given_face, given_manner
+from sedtalker_jax.shared_flags import (
+    add_basis,
+    add_embedding,
+    add_subject,
+    given_basis,
+    given_embedding,
+    given_face,
+    given_manner,
+)
 
 if TYPE_CHECKING:
     from sedtalker_jax.emotion import EditDictionary, EditSchedule
@@ -100,6 +108,7 @@ def add_parser(commands) -> None:
     edit.add_argument("--template", metavar="FILE|NAME", help="face to animate, as for animate")
     add_subject(edit)
     add_embedding(edit)
+    add_basis(edit)
     edit.add_argument("--size", type=int, default=512, help="pixels of the video's face (default: %(default)s)")
 
 
@@ -168,7 +177,7 @@ def run(arguments: argparse.Namespace) -> None:
         track_out = check_output(targets[0].with_suffix(".track.json"), TRACK_SUFFIXES)
     check_distinct(
         (*targets, track_out, *pictures.values()),
-        (arguments.audio, arguments.schedule, arguments.words, arguments.template, arguments.style, arguments.embedding),
+        [getattr(arguments, name) for name in ("audio", "schedule", "words", "template", "style", "embedding", "basis")],
     )
     check_size(arguments.size)
     schedule = read_schedule(arguments.edits, arguments.schedule, arguments.words)
@@ -181,6 +190,7 @@ def run(arguments: argparse.Namespace) -> None:
     embedding = given_embedding(arguments, model)
     model, subject = given_manner(arguments, model)
     face = given_face(arguments, model) if targets or "sheet" in pictures else None
+    basis = given_basis(arguments, face, targets) if targets else None
     dictionary = model.edit_dictionary
     schedule = schedule.check(dictionary.labels, len(waveform) / 16_000)
     with about(arguments.audio):
@@ -190,8 +200,7 @@ def run(arguments: argparse.Namespace) -> None:
     if targets:
         animation = animate_edited(model, waveform, edited, template=face, subject=subject)
         for target in targets:
-            write_animation(target, animation, waveform, size=arguments.size)
-            print(f"{target}: {len(animation.vertices)} frames at {animation.fps:g} fps, {len(waveform) / 16_000:.2f} s")
+            print(write_animation(target, animation, waveform, size=arguments.size, basis=basis))
     if track_out is not None:
         per_frame = track_out.suffix.lower() == ".json"
         edited.track.save(track_out, per_frame=per_frame, method="viterbi", name=pathlib.Path(arguments.audio).stem)

@@ -12,9 +12,14 @@ from sedtalker_jax.axes import WaveformArray
 from sedtalker_jax.errors import UserError
 
 if TYPE_CHECKING:
+    from sedtalker_jax.face.blendshape_basis import BlendshapeBasis
     from sedtalker_jax.inference.pipeline import Animation
 
-ANIMATION_SUFFIXES = (".mp4", ".npy", ".npz")
+ANIMATION_SUFFIXES = (".mp4", ".npy", ".npz", ".glb", ".usd", ".usda", ".usdc", ".csv")
+ANIMATION_HELP = (
+    ".mp4 (video with sound), .npy (vertices [F, V, 3] in metres), .npz (vertices, faces, fps, emotion track), .glb (glTF) or "
+    ".usd .usda .usdc (OpenUSD) with named blendshapes, .csv (ARKit weights as Live Link Face records them)"
+)
 TRACK_SUFFIXES = (".rttm", ".json", ".csv", ".TextGrid", ".txt", ".npz")
 
 
@@ -74,29 +79,67 @@ def check_size(size: int) -> int:
     return size
 
 
-def write_animation(path: str | os.PathLike, animation: Animation, waveform: WaveformArray, *, size: int = 512) -> None:
-    """Writes a moving face: .mp4 with sound and the track drawn under it, .npy (vertices) or .npz (everything).
+def write_animation(
+    path: str | os.PathLike,
+    animation: Animation,
+    waveform: WaveformArray,
+    *,
+    size: int = 512,
+    basis: BlendshapeBasis | None = None,
+) -> str:
+    """Writes a moving face in the form that the suffix names; ANIMATION_HELP says which there are.
+
+    Returns what a user should know of it in one line: how many frames, and of blendshapes how much of the motion they leave.
 
     Args:
       path: one of ANIMATION_SUFFIXES.
       animation: of the waveform.
       waveform: float [S] at 16 kHz.
       size: pixels of the video's face.
+      basis: blendshapes of the face, for .csv; those of .glb and .usd are nameless without it.
 
     Raises:
-      UserError: rendering is not possible here, or the place can't be written.
+      UserError: rendering is not possible here, no blendshapes for a .csv, or the place can't be written.
     """
+    target = pathlib.Path(path)
+    suffix = target.suffix.lower()
+    vertices, faces, fps = animation.vertices, animation.faces, animation.fps
+    report = f"{target}: {len(vertices)} frames at {fps:g} fps, {len(waveform) / 16_000:.2f} s"
+    if suffix == ".mp4":
+        from sedtalker_jax.face.video import write_video
+
+        write_video(target, vertices, faces, fps, waveform=waveform, track=animation.track, size=size)
+    elif suffix == ".csv":
+        from sedtalker_jax.face.live_link import write_live_link
+
+        if basis is None:
+            raise UserError(f"{target}: blendshape weights need blendshapes of the face")
+        motion = vertices - animation.template.vertices
+        weights = basis.weights(motion)
+        write_live_link(target, basis, weights, fps)
+        report += f"; blendshapes leave {basis.residual(motion, weights):.2f} of {basis.residual(motion):.2f} mm of the motion"
+    elif suffix in (".npy", ".npz"):
+        _write_arrays(target, animation)
+    else:
+        from sedtalker_jax.face.gltf import write_gltf
+        from sedtalker_jax.face.morph_targets import DETAIL, MorphTargets
+        from sedtalker_jax.face.usd import write_usd
+
+        targets = MorphTargets.of(vertices, animation.template.vertices, basis)
+        if suffix == ".glb":
+            write_gltf(target, targets, faces, fps)
+        else:
+            write_usd(target, targets, faces, fps, animation.track)
+        detail = sum(name.startswith(DETAIL) for name in targets.names)
+        report += f"; {len(targets.names) - detail} named shapes and {detail} of detail"
+    return report
+
+
+def _write_arrays(target: pathlib.Path, animation: Animation) -> None:
     import numpy as np
 
     from sedtalker_jax.emotion.formats import replace_when_complete
 
-    target = pathlib.Path(path)
-    if target.suffix.lower() == ".mp4":
-        from sedtalker_jax.face.video import write_video
-
-        moving = animation.vertices, animation.faces, animation.fps
-        write_video(target, *moving, waveform=waveform, track=animation.track, size=size)
-        return
     with replace_when_complete(target) as temporary, temporary.open("wb") as file:
         if target.suffix.lower() == ".npy":
             np.save(file, animation.vertices)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sedtalker_jax.errors import UserError, about
 
 if TYPE_CHECKING:
     from sedtalker_jax.emotion import EmotionTrack
+    from sedtalker_jax.face.blendshape_basis import BlendshapeBasis
     from sedtalker_jax.face.template import FaceTemplate
     from sedtalker_jax.inference.pipeline import GivenEmbedding, SEDTalker
 
@@ -89,6 +91,40 @@ def given_face(arguments: argparse.Namespace, model: SEDTalker) -> FaceTemplate:
     """
     with about(arguments.checkpoint if arguments.template is None else arguments.template):
         return model.template(arguments.template)
+
+
+def add_basis(parser: argparse.ArgumentParser) -> None:
+    """Adds the flag to a command that writes animations."""
+    parser.add_argument(
+        "--basis",
+        metavar="FILE",
+        help=".npz of the face's blendshapes (mean [V, 3], shapes [W, V, 3] in metres, names [W]), for .glb, .usd and .csv "
+        "(default: the built-in rig, where the face is a built-in head)",
+    )
+
+
+def given_basis(arguments: argparse.Namespace, face: FaceTemplate, targets: Sequence[Path]) -> BlendshapeBasis | None:
+    """The blendshapes in which `targets` are written: those of --basis, or the built-in rig where it fits the face.
+
+    Raises:
+      UserError: no blendshapes of this face in the file, or none at all for a .csv; a .csv of shapes that ARKit lacks.
+    """
+    from sedtalker_jax.face.blendshape_basis import BlendshapeBasis
+    from sedtalker_jax.face.chart import TOPOLOGY
+    from sedtalker_jax.face.live_link import check_arkit
+
+    weights = [path for path in targets if path.suffix.lower() == ".csv"]
+    if arguments.basis is not None:
+        with about(arguments.basis):
+            basis = BlendshapeBasis.load(arguments.basis).on(face)
+            if weights:
+                check_arkit(basis)
+            return basis
+    if face.topology == TOPOLOGY:
+        return BlendshapeBasis.of_built_in_head(face)
+    if weights:
+        raise UserError(f"{weights[0]}: no blendshapes are known for topology {face.topology}; give them as --basis FILE.npz")
+    return None
 
 
 def given_track(arguments: argparse.Namespace, model: SEDTalker, num_samples: int) -> EmotionTrack | None:

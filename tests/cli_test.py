@@ -1,5 +1,6 @@
 """The commands: a user's mistakes get one line and exit code 2, and outputs are whole or untouched."""
 
+import argparse
 import json
 import shutil
 
@@ -9,8 +10,11 @@ import soundfile
 
 from sedtalker_jax.cli import main
 from sedtalker_jax.emotion import EmotionTrack
+from sedtalker_jax.errors import UserError
+from sedtalker_jax.face.template import FaceTemplate
 from sedtalker_jax.inference.pipeline import SEDTalker
 from sedtalker_jax.inference.style import Style
+from sedtalker_jax.shared_flags import given_basis
 from tests.inference.talker import subject_talker
 
 
@@ -118,6 +122,7 @@ def test_bad_audio_gets_one_line_and_leaves_the_old_output(command, make, smoke_
         (["--out", "{tmp}/x.npy", "--mood", "hapy"], "did you mean 'happy'"),
         (["--out", "{tmp}/x.npy", "--mood-share", "0.5"], "--mood-share"),
         (["--out", "{tmp}/x.npy", "--keys", "{tmp}/no.json"], "no.json"),
+        (["--out", "{tmp}/x.csv", "--basis", "{tmp}/no.npz"], "no.npz"),
     ],
 )
 def test_bad_flags_of_animate_are_named(arguments, expected, speech, smoke_checkpoint, tmp_path, capsys):
@@ -248,6 +253,48 @@ def test_animate_writes_frames_of_the_recordings_length(speech, smoke_checkpoint
     with np.load(npz) as stored:
         np.testing.assert_array_equal(stored["vertices"], vertices)
         assert stored["faces"].max() == vertices.shape[1] - 1 and stored["fps"] == 30
+
+
+def test_programs_of_artists_get_what_the_arrays_hold(smoke_checkpoint, speech, tmp_path, capsys):
+    from pxr import Gf, Usd, UsdGeom, UsdSkel
+
+    names = ("talk.npy", "talk.glb", "talk.usdc", "talk.csv")
+    outs = [part for name in names for part in ("--out", str(tmp_path / name))]
+    assert main(["animate", str(speech), "--checkpoint", str(smoke_checkpoint), *outs]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("frames at 30 fps") == len(names)
+    assert "63 named shapes and " in printed and "; blendshapes leave 0." in printed
+    vertices = np.load(tmp_path / "talk.npy")
+    stage = Usd.Stage.Open(str(tmp_path / "talk.usdc"))
+    mesh = UsdGeom.Mesh.Get(stage, "/Face/Mesh")
+    assert mesh.GetPrim().GetAttribute("userProperties:emotion:happy").GetNumTimeSamples() > 10
+    assert UsdSkel.BakeSkinning(UsdSkel.Root.Get(stage, "/Face"), Gf.Interval(0, len(vertices) - 1))
+    for frame in (0, len(vertices) - 1):
+        np.testing.assert_allclose(np.array(mesh.GetPointsAttr().Get(frame)), vertices[frame], atol=1.1e-4)
+    assert (tmp_path / "talk.glb").read_bytes()[:4] == b"glTF"
+    assert len((tmp_path / "talk.csv").read_text().splitlines()) == len(vertices) + 1
+
+
+def test_blendshapes_of_a_face_come_from_a_file_where_it_has_no_rig(tmp_path):
+    face = FaceTemplate("scan", "mesh-4", np.eye(4, 3, dtype=np.float32), np.array([[0, 1, 2]], np.int32), {})
+    csv, glb = [tmp_path / "a.csv"], [tmp_path / "a.glb"]
+
+    def basis(given, targets):
+        return given_basis(argparse.Namespace(basis=given), face, targets)
+
+    assert basis(None, glb) is None
+    with pytest.raises(UserError, match="a.csv: no blendshapes are known for topology mesh-4; give them as --basis"):
+        basis(None, csv)
+    file = tmp_path / "basis.npz"
+    np.savez(file, mean=face.vertices, shapes=np.ones((1, 4, 3)), names=np.array(["jawOpen"]))
+    assert basis(file, csv).shape_names == ("jawOpen",)
+    np.savez(file, mean=face.vertices, shapes=np.ones((1, 4, 3)), names=np.array(["own"]))
+    assert basis(file, glb).shape_names == ("own",)
+    with pytest.raises(UserError, match="basis.npz: none of its 1 shapes"):
+        basis(file, csv)
+    np.savez(file, mean=np.eye(3), shapes=np.ones((1, 3, 3)))
+    with pytest.raises(UserError, match="basis.npz: its shapes have 3 vertices, the face 4"):
+        basis(file, glb)
 
 
 def test_silence_gives_a_finite_result(smoke_checkpoint, tmp_path):

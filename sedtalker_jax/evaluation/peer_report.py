@@ -11,8 +11,9 @@ import numpy as np
 from sedtalker_jax.errors import UNREADABLE_ARRAYS, UserError
 from sedtalker_jax.evaluation import report
 from sedtalker_jax.evaluation.face_files import animation_regions
-from sedtalker_jax.evaluation.peers import BlendshapeBasis, PeerScores, find_motion_files, score_directories
+from sedtalker_jax.evaluation.peers import PeerScores, find_motion_files, score_directories
 from sedtalker_jax.evaluation.table import write_metrics_json
+from sedtalker_jax.face.blendshape_basis import BlendshapeBasis
 from sedtalker_jax.face.mesh_files import MESH_SUFFIXES, read_templates
 
 
@@ -40,7 +41,7 @@ def evaluate_directories(
       out: directory for the results; None writes nothing.
       num_vertices: of the mesh; by default read from the templates or from the first reference's last axis.
       templates: templates.pkl, an .npz, a mesh or a folder of meshes (mesh_files.read_templates); without, no FDD.
-      basis: .npz of blendshapes for files of weights (peers.BlendshapeBasis.load).
+      basis: .npz of blendshapes for files of weights (BlendshapeBasis.load).
       lip_points: upper and lower middle of the lips (face_files.animation_regions).
       fps, reference_fps, metres_per_unit, num_resamples: as in peers.score_directories.
 

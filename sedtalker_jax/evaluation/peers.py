@@ -21,39 +21,10 @@ from sedtalker_jax.errors import UNREADABLE_ARRAYS, UserError
 from sedtalker_jax.evaluation import animation_metrics as metrics
 from sedtalker_jax.evaluation.animation_evaluation import AnimationEvaluation, AnimationRegions
 from sedtalker_jax.evaluation.table import ScoreTable
-from sedtalker_jax.face.mesh_files import MESH_SUFFIXES, load_npz, mesh_vertices
+from sedtalker_jax.face.blendshape_basis import BlendshapeBasis
+from sedtalker_jax.face.mesh_files import MESH_SUFFIXES, mesh_vertices
 
 CONDITION = "_condition_"
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class BlendshapeBasis:
-    """What turns weights into vertices: mean [V, 3] + weights @ shapes [W, V, 3].
-
-    `name` is printed with every score made through it, because another basis would give another number.
-    """
-
-    name: str
-    mean: Float[np.ndarray, "V 3"]
-    shapes: Float[np.ndarray, "W V 3"]
-
-    @classmethod
-    def load(cls, path: str | os.PathLike) -> BlendshapeBasis:
-        """Reads an .npz with `meanshape` and `blendshape` (EmoTalk.npz of UniTalker) or `mean` and `shapes`.
-
-        Raises:
-          UserError: missing file, or arrays that do not belong together.
-        """
-        source = Path(path)
-        arrays = load_npz(source)
-        for mean_name, shapes_name in (("meanshape", "blendshape"), ("mean", "shapes")):
-            if mean_name in arrays and shapes_name in arrays:
-                mean = np.asarray(arrays[mean_name], np.float64).reshape(-1, 3)
-                shapes = np.asarray(arrays[shapes_name], np.float64)
-                if shapes.size % mean.size:
-                    break
-                return cls(source.name, mean, shapes.reshape(-1, *mean.shape))
-        raise UserError(f"{source}: a basis needs 'meanshape' [V, 3] and 'blendshape' [W, V, 3]; it has {', '.join(arrays)}")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -105,3 +105,9 @@ def head_colours(seed: int | None = None) -> np.ndarray:
     result = np.clip(np.round(out), 0, 255).astype(np.uint8)
     result.setflags(write=False)
     return result
+
+
+def linear_colours(colours: np.ndarray) -> np.ndarray:
+    """sRGB uint8 [..., 3] -> linear light float32 in [0, 1] (IEC 61966-2-1), as exchange formats store it."""
+    encoded = np.asarray(colours, np.float32) / 255.0
+    return np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4).astype(np.float32)

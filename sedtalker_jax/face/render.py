@@ -12,6 +12,7 @@ from sedtalker_jax.errors import UserError
 from sedtalker_jax.face.chart import chart
 
 PLAIN = (214, 170, 145)
+ROUGHNESS = 0.6  # of skin, in files for other programs
 BACKGROUND = (244, 244, 246)
 SUPERSAMPLING = 1.5
 

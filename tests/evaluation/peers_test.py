@@ -7,6 +7,7 @@ from sedtalker_jax.errors import UserError
 from sedtalker_jax.evaluation import animation_metrics as am
 from sedtalker_jax.evaluation import peers
 from sedtalker_jax.evaluation.animation_evaluation import AnimationRegions
+from sedtalker_jax.face.blendshape_basis import BlendshapeBasis
 from sedtalker_jax.face.mesh_files import read_templates
 
 V = 20
@@ -104,7 +105,7 @@ def test_blendshape_weights_need_a_named_basis(vocaset):
     arguments = ({"emotalk": root / "weights"}, root / "weights_truth", REGIONS)
     with pytest.raises(UserError, match="give a blendshape basis"):
         peers.score_directories(*arguments)
-    scores = peers.score_directories(*arguments, basis=peers.BlendshapeBasis.load(root / "EmoTalk.npz"))
+    scores = peers.score_directories(*arguments, basis=BlendshapeBasis.load(root / "EmoTalk.npz"))
     assert scores.per_clip["mean_vertex_error_mm"]["emotalk"] == pytest.approx(0.0, abs=1e-4)
     assert "through the basis EmoTalk.npz (52 shapes)" in scores.table.note
 

@@ -20,6 +20,7 @@ from sedtalker_jax.emotion.labels import ACTIVE
 from sedtalker_jax.evaluation import animation_metrics as metrics
 from sedtalker_jax.evaluation import lip_metrics
 from sedtalker_jax.face.articulation import expression_weights
+from sedtalker_jax.face.blendshape_basis import bounded_least_squares
 from sedtalker_jax.face.lip_points import lip_points
 
 REGIONS: Mapping[str, tuple[str, ...]] = {
@@ -31,9 +32,6 @@ REGIONS: Mapping[str, tuple[str, ...]] = {
 
 TRANSITION_WINDOW_S = 0.5
 """Jerk is compared within this distance of a change of emotion."""
-
-_SWEEPS = 200
-"""Of coordinate descent; what is left after half as many is below 1e-6 on the world's heads."""
 
 
 class FaceScores:
@@ -129,17 +127,3 @@ def emotion_changes(record: Mapping[str, Any]) -> list[float]:
     """Seconds at which the emotion of a record's voice changes."""
     pairs = zip(record["segments"], record["segments"][1:], strict=False)
     return [after[0] for before, after in pairs if before[2] != after[2]]
-
-
-def bounded_least_squares(
-    gram: Float[np.ndarray, "n n"], projected: Float[np.ndarray, "F n"], upper: float = 1.0
-) -> Float[np.ndarray, "F n"]:
-    """argmin over 0 <= w <= upper of w G w / 2 - w b, for every row b of `projected`: coordinate descent over all rows at once.
-
-    animation_metrics.expression_coefficients solves the same, row by row, for many shapes; here are few and many rows.
-    """
-    weights = np.zeros_like(projected)
-    for _ in range(_SWEEPS):
-        for k in range(len(gram)):
-            weights[:, k] = np.clip(weights[:, k] + (projected[:, k] - weights @ gram[k]) / gram[k, k], 0.0, upper)
-    return weights

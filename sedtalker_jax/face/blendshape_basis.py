@@ -1,0 +1,163 @@
+"""Named blendshapes of a face, and the weights that explain its motion best: from vertices to what rigs and engines take."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from sedtalker_jax.errors import UserError
+from sedtalker_jax.face.mesh_files import load_npz
+from sedtalker_jax.face.rig import ARKIT_NAMES, NUM_ARKIT, WEIGHT_NAMES, with_correctives
+from sedtalker_jax.face.template import FaceTemplate
+
+RIDGE = 0.01
+"""Pull of every weight to zero, as a share of a shape's size: of two explanations that fit alike, the smaller one is taken."""
+
+CORRECTIVE_ROUNDS = 4
+"""How often the correctives, which are products of the other weights, are taken out of the motion that those explain."""
+
+SWEEPS = 200
+"""Of coordinate descent; what is left after half as many is below 1e-6 on the world's heads and their expressions."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class BlendshapeBasis:
+    """What turns weights into vertices: mean [V, 3] + weights @ shapes [W, V, 3].
+
+    Attributes:
+      name: printed with every score made through it, because another basis would give another number.
+      mean: the face whose weights are zero.
+      shapes: displacements per unit of weight, in the unit of `mean`.
+      shape_names: of the W shapes.
+      complete: weights of the first n shapes [F, n] -> of all [F, W], where the others are functions of those; None where
+        all are free.
+      num_free: n.
+    """
+
+    name: str
+    mean: Float[np.ndarray, "V 3"]
+    shapes: Float[np.ndarray, "W V 3"]
+    shape_names: tuple[str, ...]
+    complete: Callable[[np.ndarray], np.ndarray] | None = None
+    num_free: int = 0
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> BlendshapeBasis:
+        """Reads an .npz with `meanshape` and `blendshape` (EmoTalk.npz of UniTalker) or `mean` and `shapes`.
+
+        `names` [W] are the shapes' names; without it 52 shapes are ARKit's in ARKit's order, and others are numbered.
+
+        Raises:
+          UserError: missing file, or arrays that do not belong together.
+        """
+        source = Path(path)
+        arrays = load_npz(source)
+        for mean_name, shapes_name in (("meanshape", "blendshape"), ("mean", "shapes")):
+            if mean_name in arrays and shapes_name in arrays:
+                mean = np.asarray(arrays[mean_name], np.float64).reshape(-1, 3)
+                shapes = np.asarray(arrays[shapes_name], np.float64)
+                if shapes.size % mean.size:
+                    break
+                shapes = shapes.reshape(-1, *mean.shape)
+                return cls(source.name, mean, shapes, _names(source, arrays.get("names"), len(shapes)), None, len(shapes))
+        raise UserError(f"{source}: a basis needs 'meanshape' [V, 3] and 'blendshape' [W, V, 3]; it has {', '.join(arrays)}")
+
+    @classmethod
+    def of_built_in_head(cls, template: FaceTemplate) -> BlendshapeBasis:
+        """The built-in rig on a face of the built-in topology: ARKit's 52 shapes and the correctives that follow from them.
+
+        Shapes have their usual size; a head of the built-in world moves by its own, which weights then make up for.
+
+        Raises:
+          UserError: the template has another topology.
+        """
+        from sedtalker_jax.face.blendshapes import build_shapes
+        from sedtalker_jax.face.chart import TOPOLOGY
+        from sedtalker_jax.face.head import MILLIMETRE
+
+        if template.topology != TOPOLOGY:
+            raise UserError(f"template {template.name} has topology {template.topology}; the built-in rig fits {TOPOLOGY} only")
+        rest = template.vertices.astype(np.float64)
+        shapes = build_shapes(rest / MILLIMETRE) * MILLIMETRE
+        return cls("built-in rig", rest, shapes, WEIGHT_NAMES, with_correctives, NUM_ARKIT)
+
+    def on(self, template: FaceTemplate) -> BlendshapeBasis:
+        """The same shapes on another face of the same vertices.
+
+        Raises:
+          UserError: the face has other vertices, or the shapes are not in metres, as the face is.
+        """
+        if template.vertices.shape != self.mean.shape:
+            raise UserError(f"its shapes have {len(self.mean)} vertices, the face {len(template.vertices)}")
+        sizes = [float(np.ptp(vertices[:, 1])) for vertices in (self.mean, template.vertices)]
+        if not 0.2 < sizes[0] / sizes[1] < 5.0:
+            raise UserError(
+                f"its face is {sizes[0]:.3g} high and the one to animate {sizes[1]:.3g} m; shapes must be in metres"
+            )
+        return dataclasses.replace(self, mean=template.vertices.astype(np.float64))
+
+    def weights(self, displacements: Float[np.ndarray, "F V 3"]) -> Float[np.ndarray, "F W"]:
+        """Weights in [0, 1] that explain displacements from a neutral face best, in least squares over all vertices.
+
+        Args:
+          displacements: in the unit of the shapes.
+
+        Raises:
+          UserError: the shapes are of other vertices.
+        """
+        motion = np.asarray(displacements, np.float64)
+        if motion.shape[1:] != self.shapes.shape[1:]:
+            raise UserError(f"{self.name}: its shapes have {self.shapes.shape[1]} vertices, the face {motion.shape[1]}")
+        motion, shapes = motion.reshape(len(motion), -1), self.shapes.reshape(len(self.shapes), -1)
+        free, others = shapes[: self.num_free], shapes[self.num_free :]
+        gram = free @ free.T
+        gram[np.diag_indices_from(gram)] += RIDGE**2 * np.diag(gram).mean()
+        projected, cross = motion @ free.T, others @ free.T
+        found = bounded_least_squares(gram, projected)
+        if self.complete is None:
+            return found
+        for _ in range(CORRECTIVE_ROUNDS):
+            explained = self.complete(found)[:, self.num_free :] @ cross
+            found = bounded_least_squares(gram, projected - explained, start=found)
+        return self.complete(found)
+
+    def residual(self, displacements: Float[np.ndarray, "F V 3"], weights: Float[np.ndarray, "F W"] | None = None) -> float:
+        """Root mean square over frames and vertices of what weights leave of displacements in metres, in millimetres.
+
+        Without weights it is that of the displacements themselves.
+        """
+        left = displacements if weights is None else displacements - np.tensordot(weights, self.shapes, 1)
+        return 1e3 * float(np.sqrt(np.square(left).sum(-1).mean()))
+
+
+def bounded_least_squares(
+    gram: Float[np.ndarray, "n n"],
+    projected: Float[np.ndarray, "F n"],
+    upper: float = 1.0,
+    *,
+    start: Float[np.ndarray, "F n"] | None = None,
+    sweeps: int = SWEEPS,
+) -> Float[np.ndarray, "F n"]:
+    """argmin over 0 <= w <= upper of w G w / 2 - w b, for every row b of `projected`: coordinate descent over all rows at once.
+
+    evaluation.expression_coefficients solves the same row by row with an active set, whose exact ends a score needs.
+    """
+    weights = np.zeros_like(projected) if start is None else start.copy()
+    for _ in range(sweeps):
+        for k in range(len(gram)):
+            weights[:, k] = np.clip(weights[:, k] + (projected[:, k] - weights @ gram[k]) / gram[k, k], 0.0, upper)
+    return weights
+
+
+def _names(source: Path, given: np.ndarray | None, count: int) -> tuple[str, ...]:
+    if given is None:
+        return ARKIT_NAMES if count == NUM_ARKIT else tuple(f"shape{index:03d}" for index in range(count))
+    names = tuple(str(name) for name in np.ravel(given))
+    if len(names) != count or len(set(names)) != count:
+        raise UserError(f"{source}: 'names' must name its {count} shapes, each once; it has {len(set(names))} names")
+    return names
