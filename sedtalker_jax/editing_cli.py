@@ -190,7 +190,7 @@ def run(arguments: argparse.Namespace) -> None:
     embedding = given_embedding(arguments, model)
     model, subject = given_manner(arguments, model)
     face = given_face(arguments, model) if targets or "sheet" in pictures else None
-    basis = given_basis(arguments, face, targets) if targets else None
+    basis = given_basis(arguments, face, targets) if face is not None else None
     dictionary = model.edit_dictionary
     schedule = schedule.check(dictionary.labels, len(waveform) / 16_000)
     with about(arguments.audio):

@@ -75,10 +75,10 @@ def write_gltf(path: str | os.PathLike, targets: MorphTargets, faces: TrianglesA
         indices=buffer.add(np.asarray(faces, np.uint32).ravel(), "SCALAR", pygltflib.ELEMENT_ARRAY_BUFFER),
         material=0,
         targets=[
-            {
-                "POSITION": buffer.add(shape.astype(np.float32), "VEC3", vertex, bounds=True),
-                "NORMAL": buffer.add((normals(targets.rest + shape) - at_rest).astype(np.float32), "VEC3", vertex),
-            }
+            pygltflib.Attributes(
+                POSITION=buffer.add(shape.astype(np.float32), "VEC3", vertex, bounds=True),
+                NORMAL=buffer.add((normals(targets.rest + shape) - at_rest).astype(np.float32), "VEC3", vertex),
+            )
             for shape in targets.shapes
         ],
     )
@@ -90,9 +90,10 @@ def write_gltf(path: str | os.PathLike, targets: MorphTargets, faces: TrianglesA
             alphaCutoff=None,
         )
     )
-    moving = {"weights": [0.0] * len(targets.names)} if targets.names else {}
-    gltf.meshes.append(pygltflib.Mesh(name=name, primitives=[primitive], extras={"targetNames": list(targets.names)}, **moving))
+    mesh = pygltflib.Mesh(name=name, primitives=[primitive], extras={"targetNames": list(targets.names)})
+    gltf.meshes.append(mesh)
     if targets.names:
+        mesh.weights = [0.0] * len(targets.names)
         times = (np.arange(len(targets.weights)) / fps).astype(np.float32)
         sampler = pygltflib.AnimationSampler(
             input=buffer.add(times, "SCALAR", bounds=True),
