@@ -96,7 +96,8 @@ def write_animation(
       animation: of the waveform.
       waveform: float [S] at 16 kHz.
       size: pixels of the video's face.
-      basis: blendshapes of the face, for .csv; those of .glb and .usd are nameless without it.
+      basis: blendshapes of the face, for .csv, .glb and .usd; None takes the built-in rig where it fits, and else leaves those
+        of .glb and .usd without names.
 
     Raises:
       UserError: rendering is not possible here, no blendshapes for a .csv, or the place can't be written.
@@ -110,8 +111,10 @@ def write_animation(
 
         write_video(target, vertices, faces, fps, waveform=waveform, track=animation.track, size=size)
     elif suffix == ".csv":
+        from sedtalker_jax.face.blendshape_basis import BlendshapeBasis
         from sedtalker_jax.face.live_link import write_live_link
 
+        basis = basis or BlendshapeBasis.known(animation.template)
         if basis is None:
             raise UserError(f"{target}: blendshape weights need blendshapes of the face")
         motion = vertices - animation.template.vertices
@@ -121,11 +124,12 @@ def write_animation(
     elif suffix in (".npy", ".npz"):
         _write_arrays(target, animation)
     else:
+        from sedtalker_jax.face.blendshape_basis import BlendshapeBasis
         from sedtalker_jax.face.gltf import write_gltf
         from sedtalker_jax.face.morph_targets import DETAIL, MorphTargets
         from sedtalker_jax.face.usd import write_usd
 
-        targets = MorphTargets.of(vertices, animation.template.vertices, basis)
+        targets = MorphTargets.of(vertices, animation.template.vertices, basis or BlendshapeBasis.known(animation.template))
         if suffix == ".glb":
             write_gltf(target, targets, faces, fps)
         else:

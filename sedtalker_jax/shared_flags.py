@@ -110,7 +110,6 @@ def given_basis(arguments: argparse.Namespace, face: FaceTemplate, targets: Sequ
       UserError: no blendshapes of this face in the file, or none at all for a .csv; a .csv of shapes that ARKit lacks.
     """
     from sedtalker_jax.face.blendshape_basis import BlendshapeBasis
-    from sedtalker_jax.face.chart import TOPOLOGY
     from sedtalker_jax.face.live_link import check_arkit
 
     weights = [path for path in targets if path.suffix.lower() == ".csv"]
@@ -120,11 +119,10 @@ def given_basis(arguments: argparse.Namespace, face: FaceTemplate, targets: Sequ
             if weights:
                 check_arkit(basis)
             return basis
-    if face.topology == TOPOLOGY:
-        return BlendshapeBasis.of_built_in_head(face)
-    if weights:
+    basis = BlendshapeBasis.known(face)
+    if weights and basis is None:
         raise UserError(f"{weights[0]}: no blendshapes are known for topology {face.topology}; give them as --basis FILE.npz")
-    return None
+    return basis
 
 
 def given_track(arguments: argparse.Namespace, model: SEDTalker, num_samples: int) -> EmotionTrack | None:

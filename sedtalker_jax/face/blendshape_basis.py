@@ -68,20 +68,18 @@ class BlendshapeBasis:
         raise UserError(f"{source}: a basis needs 'meanshape' [V, 3] and 'blendshape' [W, V, 3]; it has {', '.join(arrays)}")
 
     @classmethod
-    def of_built_in_head(cls, template: FaceTemplate) -> BlendshapeBasis:
-        """The built-in rig on a face of the built-in topology: ARKit's 52 shapes and the correctives that follow from them.
+    def known(cls, template: FaceTemplate) -> BlendshapeBasis | None:
+        """The built-in rig, ARKit's 52 shapes and the correctives that follow from them, on a face of the built-in topology.
 
-        Shapes have their usual size; a head of the built-in world moves by its own, which weights then make up for.
-
-        Raises:
-          UserError: the template has another topology.
+        None for any other face. Shapes have their usual size; a head of the built-in world moves by its own, which weights then
+        make up for.
         """
         from sedtalker_jax.face.blendshapes import build_shapes
         from sedtalker_jax.face.chart import TOPOLOGY
         from sedtalker_jax.face.head import MILLIMETRE
 
         if template.topology != TOPOLOGY:
-            raise UserError(f"template {template.name} has topology {template.topology}; the built-in rig fits {TOPOLOGY} only")
+            return None
         rest = template.vertices.astype(np.float64)
         shapes = build_shapes(rest / MILLIMETRE) * MILLIMETRE
         return cls("built-in rig", rest, shapes, WEIGHT_NAMES, with_correctives, NUM_ARKIT)

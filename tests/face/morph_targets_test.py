@@ -27,7 +27,7 @@ def talking():
 def test_a_rig_and_detail_give_the_motion_within_the_tolerance(talking):
     head, vertices = talking
     rest = head.template.vertices
-    made = MorphTargets.of(vertices, rest, BlendshapeBasis.of_built_in_head(head.template))
+    made = MorphTargets.of(vertices, rest, BlendshapeBasis.known(head.template))
     assert made.names[: len(WEIGHT_NAMES)] == WEIGHT_NAMES and made.names[len(WEIGHT_NAMES)] == "detail01"
     assert len(made.shapes) == len(made.names) == made.weights.shape[1] == len(set(made.names))
     assert made.weights.min() >= 0 and made.weights.max() <= 1 and made.weights.dtype == made.shapes.dtype == np.float32
