@@ -93,31 +93,30 @@ def given_face(arguments: argparse.Namespace, model: SEDTalker) -> FaceTemplate:
         return model.template(arguments.template)
 
 
-def add_basis(parser: argparse.ArgumentParser) -> None:
-    """Adds the flag to a command that writes animations."""
+def add_basis(parser: argparse.ArgumentParser, use: str = ".glb, .usd and .csv") -> None:
+    """Adds the flag to a command; `use` says what blendshapes are for there."""
     parser.add_argument(
         "--basis",
         metavar="FILE",
-        help=".npz of the face's blendshapes (mean [V, 3], shapes [W, V, 3] in metres, names [W]), for .glb, .usd and .csv "
+        help=f".npz of the face's blendshapes (mean [V, 3], shapes [W, V, 3] in metres, names [W]), for {use} "
         "(default: the built-in rig, where the face is a built-in head)",
     )
 
 
 def given_basis(arguments: argparse.Namespace, face: FaceTemplate, targets: Sequence[Path]) -> BlendshapeBasis | None:
-    """The blendshapes in which `targets` are written: those of --basis, or the built-in rig where it fits the face.
+    """The blendshapes in which `targets` are written or read: those of --basis, or the built-in rig where it fits the face.
 
     Raises:
       UserError: no blendshapes of this face in the file, or none at all for a .csv; a .csv of shapes that ARKit lacks.
     """
     from sedtalker_jax.face.blendshape_basis import BlendshapeBasis
-    from sedtalker_jax.face.live_link import check_arkit
 
     weights = [path for path in targets if path.suffix.lower() == ".csv"]
     if arguments.basis is not None:
         with about(arguments.basis):
             basis = BlendshapeBasis.load(arguments.basis).on(face)
             if weights:
-                check_arkit(basis)
+                basis.check_arkit()
             return basis
     basis = BlendshapeBasis.known(face)
     if weights and basis is None:

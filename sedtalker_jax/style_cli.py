@@ -11,7 +11,15 @@ from jaxtyping import Float
 
 from sedtalker_jax.errors import UserError, about
 from sedtalker_jax.outputs import check_distinct, check_output
-from sedtalker_jax.shared_flags import add_embedding, given_embedding, given_face, given_track, named_track
+from sedtalker_jax.shared_flags import (
+    add_basis,
+    add_embedding,
+    given_basis,
+    given_embedding,
+    given_face,
+    given_track,
+    named_track,
+)
 
 if TYPE_CHECKING:
     from sedtalker_jax.emotion import EmotionTrack
@@ -33,7 +41,7 @@ def add_parser(commands) -> None:
         "--motion",
         required=True,
         metavar="FILE",
-        help="the face: .npy of vertices [F, V, 3] in metres or flat, or .npz as animate writes it",
+        help="the face: .npy of vertices [F, V, 3] in metres or flat, .npz as animate writes it, or .csv of Live Link Face",
     )
     fit.add_argument("--fps", type=float, metavar="X", help="frames per second of a .npy --motion (default: the model's)")
     fit.add_argument("--template", required=True, metavar="FILE", help="the face at rest: .ply or .obj of the model's topology")
@@ -41,6 +49,7 @@ def add_parser(commands) -> None:
     fit.add_argument("--emotion", metavar="NAME", help="instead of a track: one emotion, or neutral, all the time")
     fit.add_argument("--intensity", type=float, metavar="X", help="of --emotion, 0 to 1 (default: 1)")
     add_embedding(fit)
+    add_basis(fit, "a .csv --motion")
     fit.add_argument("--out", required=True, metavar="FILE", help=".npz")
     fit.set_defaults(run=run)
 
@@ -50,6 +59,7 @@ def run(arguments: argparse.Namespace) -> None:
     from pathlib import Path
 
     from sedtalker_jax.comparison_cli import read_panel
+    from sedtalker_jax.face.live_link import read_live_link
     from sedtalker_jax.inference.pipeline import SEDTalker
     from sedtalker_jax.inference.style_fit import fit_style
     from sedtalker_jax.speech import load_audio
@@ -59,14 +69,23 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.intensity is not None and (arguments.emotion is None or not 0.0 <= arguments.intensity <= 1.0):
         raise UserError("--intensity: a number from 0 to 1 that says how strong --emotion is")
     target = check_output(arguments.out, (".npz",))
-    check_distinct([target], (arguments.audio, arguments.motion, arguments.template, arguments.track, arguments.embedding))
+    files = ("audio", "motion", "template", "track", "embedding", "basis")
+    check_distinct([target], [getattr(arguments, name) for name in files])
     waveform = load_audio(arguments.audio)
     model = SEDTalker.load(arguments.checkpoint)
     face = given_face(arguments, model)
     if arguments.fps is not None and not 0.0 < arguments.fps < math.inf:
         raise UserError(f"--fps {arguments.fps:g}: must be more than 0")
-    panel, fps = read_panel("capture", Path(arguments.motion), arguments.template, None, arguments.fps or model.fps)
-    vertices = _at_rate(panel.vertices, fps, model.fps)
+    motion = Path(arguments.motion)
+    if motion.suffix.lower() == ".csv":
+        basis = given_basis(arguments, face, [motion])
+        assert basis is not None
+        weights, fps = read_live_link(motion)
+        captured = basis.posed(weights).astype(np.float32)
+    else:
+        panel, fps = read_panel("capture", motion, arguments.template, None, arguments.fps or model.fps)
+        captured = panel.vertices
+    vertices = _at_rate(captured, fps, model.fps)
     track = _given_emotion(arguments, model, len(waveform))
     embedding = given_embedding(arguments, model)
     with about(arguments.motion):

@@ -99,6 +99,30 @@ class BlendshapeBasis:
             )
         return dataclasses.replace(self, mean=template.vertices.astype(np.float64))
 
+    def posed(self, arkit: Float[np.ndarray, "F 52"]) -> Float[np.ndarray, "F V 3"]:
+        """Vertices of ARKit's weights, in ARKit's order; shapes of other names stay at rest.
+
+        Raises:
+          UserError: none of the shapes has a name of ARKit's.
+        """
+        self.check_arkit()
+        weights = np.zeros((len(arkit), len(self.shapes)))
+        for column, name in enumerate(ARKIT_NAMES):
+            if name in self.shape_names:
+                weights[:, self.shape_names.index(name)] = arkit[:, column]
+        if self.complete is not None:
+            weights = self.complete(weights[:, : self.num_free])
+        return self.mean + np.tensordot(weights, self.shapes, 1)
+
+    def check_arkit(self) -> None:
+        """Finds out whether ARKit's weights mean anything here.
+
+        Raises:
+          UserError: none of the shapes has a name of ARKit's.
+        """
+        if not set(ARKIT_NAMES) & set(self.shape_names):
+            raise UserError(f"{self.name}: none of its {len(self.shapes)} shapes has a name of ARKit's, such as jawOpen")
+
     def weights(self, displacements: Float[np.ndarray, "F V 3"]) -> Float[np.ndarray, "F W"]:
         """Weights in [0, 1] that explain displacements from a neutral face best, in least squares over all vertices.
 

@@ -1,13 +1,14 @@
 """Blendshape weights as the .csv of Epic's Live Link Face: one row a frame, ARKit's 52 weights and nine angles.
 
-Unreal, MetaHuman and add-ons of Blender, Maya and Unity take it. Columns go by their names; those of the angles of head and
-eyes are zero, since nothing here turns the head, and eyes turn by weights.
+Unreal, MetaHuman and add-ons of Blender, Maya and Unity take it, and a telephone records it. Columns go by their names; angles
+of head and eyes are written as zero and not read, since nothing here turns the head, and eyes turn by weights.
 """
 
 from __future__ import annotations
 
 import csv
 import os
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
@@ -15,22 +16,15 @@ from jaxtyping import Float
 from sedtalker_jax.emotion.formats import replace_when_complete
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.face.blendshape_basis import BlendshapeBasis
-from sedtalker_jax.face.rig import ARKIT_NAMES
+from sedtalker_jax.face.rig import ARKIT_NAMES, NUM_ARKIT
 
 # The app has right before left where ARKit's documentation has left before right.
 _PLACES = {"jawLeft": "jawRight", "jawRight": "jawLeft", "mouthLeft": "mouthRight", "mouthRight": "mouthLeft"}
 ORDER = tuple(_PLACES.get(name, name) for name in ARKIT_NAMES)
+RATES = (24, 25, 30, 48, 50, 60)
+"""Frames per second at which recordings are read."""
+
 ANGLES = tuple(f"{part}{angle}" for part in ("Head", "LeftEye", "RightEye") for angle in ("Yaw", "Pitch", "Roll"))
-
-
-def check_arkit(basis: BlendshapeBasis) -> None:
-    """Finds out whether a basis has shapes that a Live Link .csv can carry.
-
-    Raises:
-      UserError: none of its shapes has a name of ARKit's.
-    """
-    if not set(ARKIT_NAMES) & set(basis.shape_names):
-        raise UserError(f"{basis.name}: none of its {len(basis.shape_names)} shapes has a name of ARKit's, such as jawOpen")
 
 
 def write_live_link(path: str | os.PathLike, basis: BlendshapeBasis, weights: Float[np.ndarray, "F W"], fps: float) -> None:
@@ -44,7 +38,7 @@ def write_live_link(path: str | os.PathLike, basis: BlendshapeBasis, weights: Fl
     Raises:
       UserError: no shape with a name of ARKit's, or the place can't be written.
     """
-    check_arkit(basis)
+    basis.check_arkit()
     column = {name: index for index, name in enumerate(basis.shape_names)}
     with replace_when_complete(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")
@@ -52,6 +46,55 @@ def write_live_link(path: str | os.PathLike, basis: BlendshapeBasis, weights: Fl
         for frame, row in enumerate(weights):
             values = [f"{row[column[name]]:.5f}" if name in column else "0" for name in ORDER]
             rows.writerow([_time_code(frame, fps), len(ORDER) + len(ANGLES), *values, *["0"] * len(ANGLES)])
+
+
+def read_live_link(path: str | os.PathLike) -> tuple[Float[np.ndarray, "F 52"], float]:
+    """Reads a recording of Live Link Face: ARKit's weights in ARKit's order, in [0, 1], and frames per second.
+
+    Rows lie at their time codes, which skip where the telephone was late; the result is even, on straight lines between rows.
+    Its rate is the least of RATES that has as many frames in a second as the time codes count. A row without weights, which
+    the app writes while it sees no face, is left out. A column that is missing is zero.
+
+    Raises:
+      UserError: missing file, no table with Timecode and weights of ARKit's names, or a row that holds no numbers.
+    """
+    source = Path(path)
+    try:
+        with source.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file)
+            header = [name.strip().lower() for name in next(reader, [])]
+            columns = [(index, header.index(name.lower())) for index, name in enumerate(ARKIT_NAMES) if name.lower() in header]
+            if "timecode" not in header or not columns:
+                raise UserError(f"{source}: no recording of Live Link Face: it needs Timecode and columns such as JawOpen")
+            place, last = header.index("timecode"), max(column for _, column in columns)
+            codes, rows = [], []
+            for number, cells in enumerate(reader, 2):
+                if len(cells) <= last or not cells[columns[0][1]].strip():
+                    continue
+                try:
+                    codes.append([float(part) for part in cells[place].split(":")])
+                    row = np.zeros(NUM_ARKIT)
+                    row[[index for index, _ in columns]] = [float(cells[column]) for _, column in columns]
+                except ValueError:
+                    raise UserError(f"{source}, line {number}: weights must be numbers and Timecode HH:MM:SS:FF") from None
+                if len(codes[-1]) != 4 or not np.isfinite([*codes[-1], *row]).all():
+                    raise UserError(f"{source}, line {number}: weights must be numbers and Timecode HH:MM:SS:FF")
+                rows.append(row)
+    except FileNotFoundError:
+        raise UserError(f"{source}: no such file") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{source}: no table in UTF-8 ({error})") from None
+    if not rows:
+        raise UserError(f"{source}: no row has weights: no face was seen")
+    code = np.array(codes)
+    rate = next((rate for rate in RATES if code[:, 3].max() < rate), RATES[-1])
+    times = code[:, 0] * 3600 + code[:, 1] * 60 + code[:, 2] + code[:, 3] / rate
+    # Past midnight the clock begins anew.
+    times += 86_400 * np.cumsum(np.diff(times, prepend=times[0]) < -43_200)
+    times, first = np.unique(times - times[0], return_index=True)
+    wanted = np.arange(round((times[-1] - times[0]) * rate) + 1) / rate + times[0]
+    weights = np.stack([np.interp(wanted, times, column) for column in np.array(rows)[first].T], axis=1)
+    return np.clip(weights, 0.0, 1.0), float(rate)
 
 
 def _time_code(frame: int, fps: float) -> str:

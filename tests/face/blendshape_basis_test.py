@@ -57,6 +57,18 @@ def test_weights_of_shapes_that_have_no_correctives_are_bounded_least_squares():
         basis.weights(np.zeros((2, 29, 3)))
 
 
+def test_arkits_weights_pose_the_shapes_that_have_their_names():
+    rig, weights = BlendshapeBasis.known(make_head(3).template), poses()
+    expected = rig.mean + np.tensordot(weights, rig.shapes, 1)
+    weights = weights[:, :NUM_ARKIT]
+    np.testing.assert_allclose(rig.posed(weights), expected, atol=1e-12)
+    shapes = np.random.default_rng(4).normal(size=(2, 5, 3))
+    basis = BlendshapeBasis("toy", np.zeros((5, 3)), shapes, ("own", "jawOpen"), None, 2)
+    np.testing.assert_allclose(basis.posed(weights), weights[:, INDEX["jawOpen"], None, None] * shapes[1])
+    with pytest.raises(UserError, match="none of its 1 shapes"):
+        BlendshapeBasis("toy", np.zeros((5, 3)), shapes[:1], ("own",), None, 1).posed(weights)
+
+
 def save(path, **arrays):
     np.savez(path, **arrays)
     return path

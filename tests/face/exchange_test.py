@@ -9,7 +9,7 @@ from sedtalker_jax.emotion import EmotionTrack
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.face.blendshape_basis import BlendshapeBasis
 from sedtalker_jax.face.gltf import write_gltf
-from sedtalker_jax.face.live_link import write_live_link
+from sedtalker_jax.face.live_link import read_live_link, write_live_link
 from sedtalker_jax.face.morph_targets import MorphTargets
 from sedtalker_jax.face.rig import ARKIT_NAMES
 from sedtalker_jax.face.usd import write_usd
@@ -108,7 +108,7 @@ def arkit_basis(names=ARKIT_NAMES):
     return BlendshapeBasis("toy", np.zeros((5, 3)), np.zeros((len(names), 5, 3)), tuple(names), None, len(names))
 
 
-def read_live_link(path):
+def rows_of(path):
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
 
@@ -116,7 +116,7 @@ def read_live_link(path):
 def test_live_link_rows_carry_weights_under_their_names(tmp_path):
     weights = np.random.default_rng(0).uniform(0, 1, (70, 52))
     write_live_link(tmp_path / "face.csv", arkit_basis(), weights, 30.0)
-    rows = read_live_link(tmp_path / "face.csv")
+    rows = rows_of(tmp_path / "face.csv")
     assert len(rows) == 70 and len(rows[0]) == 63 and {row["BlendShapeCount"] for row in rows} == {"61"}
     for index, name in enumerate(ARKIT_NAMES):
         column = [float(row[name[0].upper() + name[1:]]) for row in rows]
@@ -132,7 +132,7 @@ def test_live_link_rows_carry_weights_under_their_names(tmp_path):
 def test_live_link_time_codes_of_a_fractional_rate_do_not_drift(tmp_path):
     rate = 30_000 / 1_001
     write_live_link(tmp_path / "face.csv", arkit_basis(("jawOpen", "own")), np.ones((2_000, 2)), rate)
-    rows = read_live_link(tmp_path / "face.csv")
+    rows = rows_of(tmp_path / "face.csv")
     for frame in (0, 1, 300, 1_999):
         hours, minutes, seconds, frames = rows[frame]["Timecode"].split(":")
         found = 3600 * int(hours) + 60 * int(minutes) + int(seconds) + float(frames) / 30
@@ -146,3 +146,51 @@ def test_live_link_needs_a_name_of_arkits(tmp_path):
     with pytest.raises(UserError, match="none of its 1 shapes has a name of ARKit's"):
         write_live_link(tmp_path / "face.csv", arkit_basis(("smile",)), np.zeros((3, 1)), 30.0)
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("rate", [24.0, 25.0, 30.0, 60.0])
+def test_live_link_recordings_are_read_as_they_were_written(tmp_path, rate):
+    weights = np.random.default_rng(1).uniform(0, 1, (150, 52))
+    write_live_link(tmp_path / "face.csv", arkit_basis(), weights, rate)
+    found, fps = read_live_link(tmp_path / "face.csv")
+    assert fps == rate
+    np.testing.assert_allclose(found, weights, atol=1e-5)
+
+
+def test_live_link_recordings_are_made_even(tmp_path):
+    """As the app leaves them: other cases and more columns, frames that are late or skipped or have no face, midnight."""
+    rows = ["TIMECODE,blendShapeCount,MouthClose,jawOpen,HeadYaw"]
+    rows += ["23:59:59:58.000,61,0.5,0.0,1", "23:59:59:59.000,61,0.5,0.1,1", "00:00:00:00.000,61,0.5,0.2,1"]
+    rows += [
+        "00:00:00:01.000,0,,,",
+        "00:00:00:02.500,61,0.5,0.45,1",
+        "00:00:00:02.500,61,0.5,0.9,1",
+        "00:00:00:04.000,61,0.5,1.3,1",
+    ]
+    (tmp_path / "take.csv").write_text("\ufeff" + "\n".join(rows) + "\n", encoding="utf-8")
+    weights, fps = read_live_link(tmp_path / "take.csv")
+    assert fps == 60.0 and weights.shape == (7, 52)
+    jaw = weights[:, ARKIT_NAMES.index("jawOpen")]
+    # Frames 3 and 5 lie between rows, and no weight is above one.
+    np.testing.assert_allclose(jaw, [0.0, 0.1, 0.2, 0.3, 0.4, 0.45 + 0.85 / 3, 1.0], atol=1e-9)
+    np.testing.assert_allclose(weights[:, ARKIT_NAMES.index("mouthClose")], 0.5)
+    assert np.count_nonzero(weights.any(axis=0)) == 2
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        (None, "no such file"),
+        ("a,b\n1,2\n", "needs Timecode and columns such as JawOpen"),
+        ("", "needs Timecode"),
+        ("Timecode,JawOpen\n", "no face was seen"),
+        ("Timecode,JawOpen\n00:00:00:00,much\n", "line 2: weights must be numbers"),
+        ("Timecode,JawOpen\n00:00:00:00,0\n00:01,0\n", "line 3: weights must be numbers and Timecode HH:MM:SS:FF"),
+        ("Timecode,JawOpen\n00:00:00:00,nan\n", "line 2: weights must be numbers"),
+    ],
+)
+def test_what_is_no_recording_of_live_link_says_so(tmp_path, text, message):
+    if text is not None:
+        (tmp_path / "take.csv").write_text(text)
+    with pytest.raises(UserError, match=f"take.csv.*{message}"):
+        read_live_link(tmp_path / "take.csv")

@@ -10,6 +10,8 @@ import soundfile
 from sedtalker_jax.cli import main
 from sedtalker_jax.emotion import EmotionTrack
 from sedtalker_jax.errors import UserError
+from sedtalker_jax.face.blendshape_basis import BlendshapeBasis
+from sedtalker_jax.face.live_link import write_live_link
 from sedtalker_jax.inference.pipeline import SEDTalker
 from sedtalker_jax.inference.style import Style, style_digest
 from sedtalker_jax.inference.style_fit import fit_head, fit_style
@@ -124,6 +126,30 @@ def test_a_capture_of_another_rate_gives_the_same_style(capture, tmp_path, monke
     capsys.readouterr()
     assert main([*fitting, "--motion", str(tmp_path / "own.npy"), "--fps", "0", "--out", str(tmp_path / "c.npz")]) == 2
     assert "error: --fps 0: must be more than 0" in capsys.readouterr().err
+
+
+def test_a_recording_of_weights_gives_the_style_of_its_vertices(capture, tmp_path, monkeypatch, capsys):
+    talker, (waveform, vertices, face, _) = subject_talker(), capture
+    monkeypatch.setattr(SEDTalker, "load", lambda directory: talker)
+    rng = np.random.default_rng(0)
+    shapes = rng.normal(0, 0.01, (2, *face.vertices.shape))
+    np.savez(tmp_path / "basis.npz", mean=face.vertices, shapes=shapes, names=np.array(["jawOpen", "mouthPucker"]))
+    basis = BlendshapeBasis.load(tmp_path / "basis.npz")
+    weights = np.round(rng.uniform(0, 1, (len(vertices), 2)), 5)
+    write_live_link(tmp_path / "take.csv", basis, weights, talker.fps)
+    np.save(tmp_path / "take.npy", (face.vertices + np.tensordot(weights, shapes, 1)).astype(np.float32))
+    voice, mesh = str(tmp_path / "a.wav"), written(face, tmp_path / "a.obj")
+    soundfile.write(voice, waveform, 16_000, subtype="FLOAT")
+    fitting = ["fit-style", "--checkpoint", "workdir", "--template", mesh, "--audio", voice, "--emotion", "neutral"]
+    fitted = []
+    for name, *more in (("take.npy",), ("take.csv", "--basis", str(tmp_path / "basis.npz"))):
+        style = str(tmp_path / f"{name}.npz")
+        assert main([*fitting, "--motion", str(tmp_path / name), *more, "--out", style]) == 0
+        fitted.append(Style.load(style))
+    np.testing.assert_allclose(fitted[1].kernel, fitted[0].kernel, atol=1e-5)
+    capsys.readouterr()
+    assert main([*fitting, "--motion", str(tmp_path / "take.csv"), "--out", str(tmp_path / "c.npz")]) == 2
+    assert "give them as --basis" in capsys.readouterr().err
 
 
 def test_the_commands_fit_a_style_and_animate_with_it(capture, tmp_path, capsys, monkeypatch):

@@ -4,14 +4,18 @@
     vertices/<clip>.npy                  [F, V, 3] or [F, 3 V]
     vertices/<clip>.npz                  vertices; optional: fps, blendshape weights [F, W] with weight_names,
                                          activation [F, n] with emotions
+    weights/<clip>.csv                   in their place: ARKit's weights, as the app Live Link Face records them
     templates/<speaker>.ply              the neutral face (.obj, .npy, .npz too); or one template.ply for all
-    regions/lips.txt, upper_face.txt     vertex lists, or another region file
+    regions/lips.txt, upper_face.txt     vertex lists, or another region file; known of the built-in topology
     clips.csv                            optional; columns id, speaker, sentence, split, emotion, intensity, voice_emotion,
                                          template, fps: all but id may be missing or empty
 
 Without clips.csv a speaker is what stands before a name's last underscore. Without a column `split`, the last tenth of the
 speakers is the test split and the tenth before them validation; with fewer than three speakers it is the clips' instead, and
 the manifest says so. y points up and the face looks along +z.
+
+Weights move a face through blendshapes: those of --option basis=FILE.npz, or the built-in rig, on a template of the built-in
+topology or, without any template, on the mean built-in head.
 """
 
 from __future__ import annotations
@@ -47,12 +51,21 @@ from sedtalker_jax.data.faces.corpus import (
 )
 from sedtalker_jax.data.faces.surface import Surface, find_mesh, find_regions, load_regions
 from sedtalker_jax.emotion.labels import ACTIVE, CANONICAL, NEUTRAL, resolve_label
-from sedtalker_jax.errors import UNREADABLE_ARRAYS, UserError
+from sedtalker_jax.errors import UNREADABLE_ARRAYS, UserError, about
+from sedtalker_jax.face.blendshape_basis import BlendshapeBasis
+from sedtalker_jax.face.chart import TOPOLOGY
+from sedtalker_jax.face.head import HeadSpec, make_head
+from sedtalker_jax.face.live_link import read_live_link
 from sedtalker_jax.face.mesh_files import MESH_SUFFIXES, load_npz
-from sedtalker_jax.face.template import SUFFIXES, read_mesh, topology_name
+from sedtalker_jax.face.regions import head_regions
+from sedtalker_jax.face.rig import ARKIT_NAMES
+from sedtalker_jax.face.template import SUFFIXES, FaceTemplate, read_mesh, topology_name
 
 SOUND_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".m4a")
 UNITS: Mapping[str, float] = MappingProxyType({"m": 1.0, "cm": 0.01, "mm": 0.001})
+MEAN_HEAD = "built-in"
+"""Template of captures that bring none."""
+
 COLUMNS = ("id", "speaker", "sentence", "split", "emotion", "intensity", "voice_emotion", "template", "fps")
 
 
@@ -72,6 +85,10 @@ class Captures(FaceCorpus):
             ),
             "capture_fps": ("", "frame rate of clips whose own is neither in clips.csv nor in their .npz"),
             "unit": ("m", "unit of vertices and templates: m, cm or mm"),
+            "basis": (
+                "",
+                ".npz of blendshapes with names of ARKit's, through which weights/ move a face; else the built-in rig",
+            ),
         }
     )
 
@@ -79,13 +96,15 @@ class Captures(FaceCorpus):
         """See Corpus.list_clips."""
         options = choices.options
         one_of(options, "unit", tuple(UNITS))
-        motions = listed_files(root / "vertices", ".npy") | listed_files(root / "vertices", ".npz")
+        motions = listed_files(root / "weights", ".csv")
+        motions |= listed_files(root / "vertices", ".npy") | listed_files(root / "vertices", ".npz")
         sounds: dict[str, Path] = {}
         for suffix in reversed(SOUND_SUFFIXES):
             sounds |= listed_files(root / "wav", suffix)
         if not motions:
             raise UserError(
-                f"{root}: no captures: expected vertices/<clip>.npy or .npz and wav/<clip>.wav; found {what_is_in(root)}"
+                f"{root}: no captures: expected vertices/<clip>.npy or .npz, or weights/<clip>.csv, and wav/<clip>.wav; "
+                f"found {what_is_in(root)}"
             )
         rows = _read_table(root / "clips.csv") if (root / "clips.csv").exists() else {stem: {} for stem in sorted(motions)}
         templates = _template_files(root)
@@ -96,6 +115,10 @@ class Captures(FaceCorpus):
                 skipped.append(Skipped(stem, "no motion" if stem not in motions else "no sound"))
                 continue
             clips.append(_clip(root, stem, row, motions[stem], sounds[stem], templates, options))
+        for clip in clips:
+            if clip.motion.endswith(".csv"):
+                _basis(options["basis"], self.templates(root, options)[clip.template], root / clip.motion)
+                break
         clips, how = _with_splits(clips)
         return Listing(clips, skipped, {"split_by": how, "rig_names": _weight_names(root, clips)})
 
@@ -106,6 +129,9 @@ class Captures(FaceCorpus):
     def open_motion(self, clip: FaceClip, root: Path) -> Motion:
         """See FaceCorpus.open_motion."""
         path, scale = root / clip.motion, UNITS[clip.options["unit"]]
+        if path.suffix == ".csv":
+            template = self.templates(root, clip.options)[clip.template]
+            return _Posed(_weights(path)[0], _basis(clip.options["basis"], template, path))
         count = _num_vertices(str(root), clip.template)
         if path.suffix == ".npy":
             return open_vertices(path, count, scale)
@@ -118,7 +144,10 @@ class Captures(FaceCorpus):
     def templates(self, root: Path, options: Mapping[str, str]) -> Mapping[str, Float[np.ndarray, "V 3"]]:
         """See FaceCorpus.templates."""
         scale = UNITS[options["unit"]]
-        found = {name: _read_template(path, scale) for name, path in _template_files(root).items()}
+        files = _template_files(root)
+        if not files:
+            return {MEAN_HEAD: _mean_head().vertices.astype(np.float64)}
+        found = {name: _read_template(path, scale) for name, path in files.items()}
         counts = {len(vertices) for vertices in found.values()}
         if len(counts) > 1:
             raise UserError(
@@ -132,7 +161,11 @@ class Captures(FaceCorpus):
 
     def surface(self, root: Path, options: Mapping[str, str], num_vertices: int) -> Surface:
         """See FaceCorpus.surface."""
-        meshes = [path for path in _template_files(root).values() if path.suffix.lower() in (*MESH_SUFFIXES, ".npz")]
+        files = _template_files(root)
+        if not files:
+            head = _mean_head()
+            return Surface(head.topology, head.faces, head.regions, {"triangles": head.topology, "regions": head.topology})
+        meshes = [path for path in files.values() if path.suffix.lower() in (*MESH_SUFFIXES, ".npz")]
         path = find_mesh(options["mesh"], meshes, "a template as .ply or .obj")
         faces = read_mesh(path)[1] if path.suffix.lower() in MESH_SUFFIXES else load_npz(path).get("faces", np.zeros((0, 3)))
         faces = np.asarray(faces).reshape(-1, 3).astype(np.int32)
@@ -140,10 +173,13 @@ class Captures(FaceCorpus):
             raise UserError(f"{path}: has no triangles of {num_vertices} vertices; give --option mesh=FILE")
         regions: Mapping[str, np.ndarray] = {}
         notes = {"triangles": path.name}
-        if options["regions"] != "none":
+        topology = topology_name(num_vertices, len(faces), faces)
+        if topology == TOPOLOGY and not options["regions"]:
+            regions, notes = head_regions(), notes | {"regions": topology}
+        elif options["regions"] != "none":
             regions, more = load_regions(find_regions(options["regions"], [root]), num_vertices)
             notes |= more
-        return Surface(topology_name(num_vertices, len(faces), faces), faces, regions, notes)
+        return Surface(topology, faces, regions, notes)
 
     def activation(self, clip: FaceClip, num_frames: int, stride: int, root: Path) -> Float[np.ndarray, "F K-1"]:
         """See FaceCorpus.activation; an .npz's own activation [F, n] with emotions [n] comes first."""
@@ -162,8 +198,9 @@ class Captures(FaceCorpus):
         return activation
 
     def more_fields(self, clip: FaceClip, num_frames: int, stride: int, root: Path) -> dict[str, Any]:
-        """See FaceCorpus.more_fields: the blendshape weights of an .npz, as `rig`."""
-        found = _npz_array(root / clip.motion, "weights")
+        """See FaceCorpus.more_fields: the blendshape weights of an .npz or a recording, as `rig`."""
+        path = root / clip.motion
+        found = _weights(path)[0] if path.suffix == ".csv" else _npz_array(path, "weights")
         if found is None:
             return {}
         weights = np.asarray(found, np.float32)
@@ -183,6 +220,45 @@ class Captures(FaceCorpus):
 
 
 CORPUS = Captures()
+
+
+class _Posed:
+    """Motion that blendshapes make of ARKit's weights."""
+
+    def __init__(self, weights: Float[np.ndarray, "F 52"], basis: BlendshapeBasis) -> None:
+        self._weights, self._basis = weights, basis
+
+    def __len__(self) -> int:
+        return len(self._weights)
+
+    def __getitem__(self, frames: slice | np.ndarray) -> Float[np.ndarray, "n V 3"]:
+        return self._basis.posed(self._weights[frames])
+
+
+@functools.lru_cache(maxsize=2)
+def _weights(path: Path) -> tuple[Float[np.ndarray, "F 52"], float]:
+    return read_live_link(path)
+
+
+def _basis(option: str, template: Float[np.ndarray, "V 3"], path: Path) -> BlendshapeBasis:
+    """The blendshapes that move a template, in metres."""
+    topology = topology_name(len(template), 0, np.zeros((0, 3), np.int32))
+    face = FaceTemplate("template", topology, template.astype(np.float32), np.zeros((0, 3), np.int32), {})
+    if option:
+        with about(option):
+            return BlendshapeBasis.load(option).on(face)
+    basis = BlendshapeBasis.known(face)
+    if basis is None:
+        raise UserError(
+            f"{path}: weights move built-in heads only; for a face of {len(template)} vertices give its blendshapes as "
+            "--option basis=FILE.npz"
+        )
+    return basis
+
+
+@functools.cache
+def _mean_head() -> FaceTemplate:
+    return make_head(0, HeadSpec(spread=0.0), MEAN_HEAD).template
 
 
 def _read_table(path: Path) -> dict[str, dict[str, str]]:
@@ -215,8 +291,8 @@ def _clip(
     options: Mapping[str, str],
 ) -> FaceClip:
     speaker = row.get("speaker") or stem.rpartition("_")[0] or stem
-    template = row.get("template") or (speaker if speaker in templates else "template")
-    if template not in templates:
+    template = row.get("template") or (speaker if speaker in templates else "template" if templates else MEAN_HEAD)
+    if template not in (templates or (MEAN_HEAD,)):
         raise UserError(f"{root}: no template for {stem}: templates/{speaker}.ply or template.ply is needed")
     emotion = resolve_label(row["emotion"]) if "emotion" in row else None
     voice = resolve_label(row["voice_emotion"]) if "voice_emotion" in row else emotion
@@ -244,7 +320,9 @@ def _clip(
 
 
 def _fps(root: Path, stem: str, row: Mapping[str, str], motion: Path, options: Mapping[str, str]) -> float:
-    """Frame rate of a clip: clips.csv, else its .npz, else the option."""
+    """Frame rate of a clip: a recording's own, clips.csv, else its .npz, else the option."""
+    if motion.suffix == ".csv":
+        return _weights(motion)[1]
     if "fps" in row:
         return _number(root, stem, row, "fps", "", 1.0, 1000.0)
     stored = _npz_array(motion, "fps")
@@ -285,10 +363,10 @@ def _with_splits(clips: Sequence[FaceClip]) -> tuple[list[FaceClip], str]:
 
 
 def _template_files(root: Path) -> dict[str, Path]:
-    """Template name -> file: templates/<name>.* and template.*."""
+    """Template name -> file: templates/<name>.* and template.*; none where weights move the mean head."""
     folders = ((root / "templates").glob("*"), root.glob("template.*"))
     found = [path for paths in folders for path in sorted(paths) if path.suffix.lower() in SUFFIXES]
-    if not found:
+    if not found and listed_files(root / "vertices", ".npy") | listed_files(root / "vertices", ".npz"):
         raise UserError(f"{root}: no template.ply and no templates/<speaker>.ply: the neutral face of each speaker is needed")
     return {path.stem: path for path in found if not path.name.startswith(".")}
 
@@ -311,7 +389,9 @@ def _read_template(path: Path, scale: float) -> Float[np.ndarray, "V 3"]:
 
 
 def _weight_names(root: Path, clips: Sequence[FaceClip]) -> list[str]:
-    """Names of the blendshape weights, from the first .npz that has them."""
+    """Names of the blendshape weights: ARKit's of recordings, else from the first .npz that has them."""
+    if any(clip.motion.endswith(".csv") for clip in clips):
+        return list(ARKIT_NAMES)
     for clip in clips:
         names = _npz_array(root / clip.motion, "weight_names")
         if names is not None:

@@ -6,6 +6,11 @@ from sedtalker_jax.data.faces.motion_code import TOLERANCE_M, true_vertices
 from sedtalker_jax.data.prepare import check_choices
 from sedtalker_jax.emotion.labels import ACTIVE, CANONICAL
 from sedtalker_jax.errors import UserError
+from sedtalker_jax.face.blendshape_basis import BlendshapeBasis
+from sedtalker_jax.face.chart import TOPOLOGY
+from sedtalker_jax.face.head import HeadSpec, make_head
+from sedtalker_jax.face.live_link import write_live_link
+from sedtalker_jax.face.rig import ARKIT_NAMES
 from sedtalker_jax.face.space import FaceSpace
 from tests.data.faces import trees
 
@@ -143,3 +148,47 @@ def test_what_is_missing_is_named(tmp_path):
     assert FaceSpace.load(tmp_path / "none" / "face_space.npz").regions == {} and set(made) == {"a_1"}
     with pytest.raises(UserError, match="no captures: expected vertices/<clip>.npy"):
         listed(root / "wav")
+
+
+def record(root, stems, frames=60, basis=None):
+    """Recordings of a telephone: weights and sound; returns the weights."""
+    rng = np.random.default_rng(7)
+    names = ARKIT_NAMES if basis is None else basis.shape_names
+    writer = BlendshapeBasis("any", np.zeros((1, 3)), np.zeros((len(names), 1, 3)), names, None, len(names))
+    (root / "weights").mkdir(parents=True)
+    weights = {}
+    for number, stem in enumerate(stems):
+        curves = np.clip(np.cumsum(rng.normal(0, 0.1, (frames, len(names))), axis=0), 0, 1)
+        weights[stem] = np.round(curves, 5)
+        write_live_link(root / "weights" / f"{stem}.csv", writer, weights[stem], 60.0)
+        trees.write_sound(root / "wav" / f"{stem}.wav", frames / 60.0, seed=number)
+    return weights
+
+
+def test_a_telephones_recordings_move_the_mean_built_in_head(tmp_path):
+    weights = record(tmp_path / "captures", ["me_1", "me_2", "me_3"])
+    listing, made = trees.build(CORPUS, tmp_path / "captures", tmp_path / "out", fps="30")
+    space = FaceSpace.load(tmp_path / "out" / "face_space.npz")
+    assert space.topology == TOPOLOGY and space.template_names == ("built-in",) and len(space.regions["lips"])
+    assert space.fps == 30.0 and listing.manifest["rig_names"] == list(ARKIT_NAMES)
+    basis = BlendshapeBasis.known(make_head(0, HeadSpec(spread=0.0)).template)
+    for name, found in made.items():
+        expected = basis.posed(weights[name][::2])
+        assert np.linalg.norm(true_vertices(found, space) - expected, axis=-1).max() <= TOLERANCE_M
+        np.testing.assert_allclose(found["rig"], weights[name][::2], atol=1e-3)
+
+
+def test_recordings_move_other_faces_through_their_own_blendshapes(tmp_path):
+    root, template = tmp_path / "captures", trees.head(V)
+    shapes = np.random.default_rng(3).normal(0, 0.01, (2, V, 3))
+    basis = BlendshapeBasis("own", template, shapes, ("jawOpen", "mouthPucker"), None, 2)
+    weights = record(root, ["me_1", "me_2", "me_3"], basis=basis)
+    trees.write_ply(root / "template.ply", template, FACES)
+    trees.write_regions(root / "regions", V)
+    with pytest.raises(UserError, match="weights move built-in heads only; for a face of 90 vertices"):
+        listed(root)
+    np.savez(tmp_path / "basis.npz", mean=template, shapes=shapes, names=np.array(basis.shape_names))
+    _, made = trees.build(CORPUS, root, tmp_path / "out", fps="30", basis=str(tmp_path / "basis.npz"))
+    space = FaceSpace.load(tmp_path / "out" / "face_space.npz")
+    expected = template + np.tensordot(weights["me_2"][::2], shapes, 1)
+    assert np.linalg.norm(true_vertices(made["me_2"], space) - expected, axis=-1).max() <= TOLERANCE_M
