@@ -34,9 +34,8 @@ class BlendshapeBasis:
       mean: the face whose weights are zero.
       shapes: displacements per unit of weight, in the unit of `mean`.
       shape_names: of the W shapes.
-      complete: weights of the first n shapes [F, n] -> of all [F, W], where the others are functions of those; None where
-        all are free.
-      num_free: n.
+      complete: weights of ARKit's 52 shapes, which come first [F, 52] -> of all [F, W], where the others are functions of
+        those; None where all are free.
     """
 
     name: str
@@ -44,7 +43,11 @@ class BlendshapeBasis:
     shapes: Float[np.ndarray, "W V 3"]
     shape_names: tuple[str, ...]
     complete: Callable[[np.ndarray], np.ndarray] | None = None
-    num_free: int = 0
+
+    @property
+    def num_free(self) -> int:
+        """How many of the first shapes have weights of their own."""
+        return len(self.shapes) if self.complete is None else NUM_ARKIT
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> BlendshapeBasis:
@@ -64,7 +67,7 @@ class BlendshapeBasis:
                 if shapes.size % mean.size:
                     break
                 shapes = shapes.reshape(-1, *mean.shape)
-                return cls(source.name, mean, shapes, _names(source, arrays.get("names"), len(shapes)), None, len(shapes))
+                return cls(source.name, mean, shapes, _names(source, arrays.get("names"), len(shapes)))
         raise UserError(f"{source}: a basis needs 'meanshape' [V, 3] and 'blendshape' [W, V, 3]; it has {', '.join(arrays)}")
 
     @classmethod
@@ -82,7 +85,7 @@ class BlendshapeBasis:
             return None
         rest = template.vertices.astype(np.float64)
         shapes = build_shapes(rest / MILLIMETRE) * MILLIMETRE
-        return cls("built-in rig", rest, shapes, WEIGHT_NAMES, with_correctives, NUM_ARKIT)
+        return cls("built-in rig", rest, shapes, WEIGHT_NAMES, with_correctives)
 
     def on(self, template: FaceTemplate) -> BlendshapeBasis:
         """The same shapes on another face of the same vertices.

@@ -50,7 +50,7 @@ def test_weights_of_a_built_in_head_are_found_again_correctives_and_all():
 def test_weights_of_shapes_that_have_no_correctives_are_bounded_least_squares():
     rng = np.random.default_rng(1)
     shapes = rng.normal(size=(4, 30, 3))
-    basis = BlendshapeBasis("toy", np.zeros((30, 3)), shapes, tuple("abcd"), None, 4)
+    basis = BlendshapeBasis("toy", np.zeros((30, 3)), shapes, tuple("abcd"))
     weights = rng.uniform(0, 1, (6, 4))
     np.testing.assert_allclose(basis.weights(np.tensordot(weights, shapes, 1)), weights, atol=1e-3)
     with pytest.raises(UserError, match="30 vertices, the face 29"):
@@ -63,10 +63,10 @@ def test_arkits_weights_pose_the_shapes_that_have_their_names():
     weights = weights[:, :NUM_ARKIT]
     np.testing.assert_allclose(rig.posed(weights), expected, atol=1e-12)
     shapes = np.random.default_rng(4).normal(size=(2, 5, 3))
-    basis = BlendshapeBasis("toy", np.zeros((5, 3)), shapes, ("own", "jawOpen"), None, 2)
+    basis = BlendshapeBasis("toy", np.zeros((5, 3)), shapes, ("own", "jawOpen"))
     np.testing.assert_allclose(basis.posed(weights), weights[:, INDEX["jawOpen"], None, None] * shapes[1])
     with pytest.raises(UserError, match="none of its 1 shapes"):
-        BlendshapeBasis("toy", np.zeros((5, 3)), shapes[:1], ("own",), None, 1).posed(weights)
+        BlendshapeBasis("toy", np.zeros((5, 3)), shapes[:1], ("own",)).posed(weights)
 
 
 def save(path, **arrays):
@@ -78,7 +78,7 @@ def test_a_file_names_its_shapes_or_has_arkits(tmp_path):
     rng = np.random.default_rng(2)
     mean, shapes = rng.normal(size=(7, 3)), rng.normal(size=(52, 7, 3))
     arkit = BlendshapeBasis.load(save(tmp_path / "arkit.npz", meanshape=mean.ravel(), blendshape=shapes.reshape(52, -1)))
-    assert arkit.shape_names == ARKIT_NAMES and arkit.num_free == 52
+    assert arkit.shape_names == ARKIT_NAMES
     np.testing.assert_array_equal(arkit.shapes, shapes)
     few = dict(mean=mean, shapes=shapes[:2])
     named = BlendshapeBasis.load(save(tmp_path / "named.npz", **few, names=np.array(["jawOpen", "smile"])))
@@ -92,11 +92,11 @@ def test_a_file_names_its_shapes_or_has_arkits(tmp_path):
 def test_shapes_go_to_another_face_of_the_same_vertices_and_unit():
     rng = np.random.default_rng(3)
     mean = rng.uniform(0, 0.25, (9, 3))
-    basis = BlendshapeBasis("toy", mean, rng.normal(size=(2, 9, 3)), ("a", "b"), None, 2)
+    basis = BlendshapeBasis("toy", mean, rng.normal(size=(2, 9, 3)), ("a", "b"))
     face = FaceTemplate("other", "mesh-9", (mean + 0.01).astype(np.float32), np.array([[0, 1, 2]], np.int32), {})
     np.testing.assert_array_equal(basis.on(face).mean, face.vertices)
     with pytest.raises(UserError, match="must be in metres"):
-        BlendshapeBasis("mm", 1000 * mean, basis.shapes, ("a", "b"), None, 2).on(face)
+        BlendshapeBasis("mm", 1000 * mean, basis.shapes, ("a", "b")).on(face)
     fewer = FaceTemplate("fewer", "mesh-8", face.vertices[:8], face.faces, {})
     with pytest.raises(UserError, match="9 vertices, the face 8"):
         basis.on(fewer)

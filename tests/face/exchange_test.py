@@ -105,7 +105,7 @@ def test_usd_passes_pixars_checks(tmp_path):
 
 
 def arkit_basis(names=ARKIT_NAMES):
-    return BlendshapeBasis("toy", np.zeros((5, 3)), np.zeros((len(names), 5, 3)), tuple(names), None, len(names))
+    return BlendshapeBasis("toy", np.zeros((5, 3)), np.zeros((len(names), 5, 3)), tuple(names))
 
 
 def rows_of(path):

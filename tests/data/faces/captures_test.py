@@ -154,7 +154,7 @@ def record(root, stems, frames=60, basis=None):
     """Recordings of a telephone: weights and sound; returns the weights."""
     rng = np.random.default_rng(7)
     names = ARKIT_NAMES if basis is None else basis.shape_names
-    writer = BlendshapeBasis("any", np.zeros((1, 3)), np.zeros((len(names), 1, 3)), names, None, len(names))
+    writer = BlendshapeBasis("any", np.zeros((1, 3)), np.zeros((len(names), 1, 3)), names)
     (root / "weights").mkdir(parents=True)
     weights = {}
     for number, stem in enumerate(stems):
@@ -181,7 +181,7 @@ def test_a_telephones_recordings_move_the_mean_built_in_head(tmp_path):
 def test_recordings_move_other_faces_through_their_own_blendshapes(tmp_path):
     root, template = tmp_path / "captures", trees.head(V)
     shapes = np.random.default_rng(3).normal(0, 0.01, (2, V, 3))
-    basis = BlendshapeBasis("own", template, shapes, ("jawOpen", "mouthPucker"), None, 2)
+    basis = BlendshapeBasis("own", template, shapes, ("jawOpen", "mouthPucker"))
     weights = record(root, ["me_1", "me_2", "me_3"], basis=basis)
     trees.write_ply(root / "template.ply", template, FACES)
     trees.write_regions(root / "regions", V)
