@@ -258,7 +258,10 @@ def fit_reader(
     # Two clips are then held out, so that one can be given the other's motion.
     if len(known) <= HELD_OUT:
         lacking = "phonemes" if lips else "known emotion"
-        raise UserError(f"loss.{term}: only {len(known)} of {len(records)} training faces have {lacking}; set it to 0")
+        raise UserError(
+            f"loss.{term}: {len(known)} of {len(records)} training faces have {lacking}, and at least {HELD_OUT + 1} must; "
+            "set it to 0, or look at more of them with a larger data.codec_clips"
+        )
     view = lip_view(codec) if lips else np.eye(codec.rank, dtype=np.float32)
     lengths = np.array([len(motion) for motion, _ in known])
     motion = np.zeros((len(known), MAX_FRAMES, codec.rank), np.float32)

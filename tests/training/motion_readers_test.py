@@ -144,7 +144,7 @@ def test_a_saved_reader_reads_alike_and_a_damaged_one_is_named(readers, part, tm
 )
 def test_records_that_do_not_say_what_a_reader_learns_from_are_refused(codec, records, term, lacking):
     silent = [{**r, "activation": np.full_like(r["activation"], np.nan), "phonemes": []} for r in records]
-    with pytest.raises(UserError, match=f"loss.{term}: only 0 of 48 training faces have {lacking}"):
+    with pytest.raises(UserError, match=f"loss.{term}: 0 of 48 training faces have {lacking}, and at least 9 must"):
         mr.fit_reader(term, codec, silent, LABELS, 0, animator_size=SIZE)
 
 

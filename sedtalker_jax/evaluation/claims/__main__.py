@@ -119,6 +119,8 @@ def _all_jobs(arguments: argparse.Namespace) -> int:
         write_readme(arguments.write_readme, found)
     for claim in found["claims"]:
         print(f"{claim['verdict']:>13}  {effect(claim):>28}  {claim['name']}")
+    if outcome.failed:
+        print(f"failed: {', '.join(outcome.failed)}; the same command tries them again", file=sys.stderr)
     print(f"see {arguments.out / 'report.html'}", file=sys.stderr)
     return 1 if outcome.failed else 0
 

@@ -26,7 +26,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from sedtalker_jax.data.given_tracks import write_given_tracks
-from sedtalker_jax.data.mixing import open_records
+from sedtalker_jax.data.mixing import open_records, spread_records
 from sedtalker_jax.emotion import EmotionTrack
 from sedtalker_jax.emotion.labels import ACTIVE
 from sedtalker_jax.evaluation.claims.diarization_arms import tempered, whole_tracks, window_tracks
@@ -48,9 +48,8 @@ Record = Mapping[str, Any]
 
 def split_records(settings: Settings, split: str) -> list[Record]:
     """The records of a split with their sound; a few of valid and test for a smoke run."""
-    reader = open_records(settings.record_directories, split)
-    count = min(len(reader), SMOKE_CLIPS[split] or len(reader)) if settings.smoke else len(reader)
-    return [reader[row] for row in range(count)]
+    # Training validates on as many clips, which `spread` chooses too.
+    return spread_records(open_records(settings.record_directories, split), SMOKE_CLIPS[split] if settings.smoke else None)
 
 
 def write_tracks(settings: Settings, seed: int, directory: Path) -> None:

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from sedtalker_jax.evaluation.claims import animation, backbone, disentanglement, identity
+from sedtalker_jax.data.mixing import spread
+from sedtalker_jax.evaluation.claims import animation, animation_tracks, backbone, disentanglement, editing, identity
 from sedtalker_jax.evaluation.claims.identity import HeadClassifier
 from sedtalker_jax.evaluation.claims.jobs import Job, in_order
 from sedtalker_jax.evaluation.claims.probes import phoneme_frames, probe, take_turns
@@ -77,3 +78,26 @@ def test_jobs_require_only_what_some_area_has(tiny_world, tmp_path):
     names = [job.name for job in in_order([*made, *(Job(name, print) for name in elsewhere)])]
     assert names.index("seed2/backbone/search") < names.index("seed3/backbone/gru") < names.index("seed3/backbone")
     assert {job.name.split("/")[0] for job in made} == {"seed2", "seed3"}
+
+
+def test_a_smoke_run_has_tracks_of_the_clips_that_its_animators_validate_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(animation_tracks, "open_records", lambda directories, split: range(48))
+    settings = Settings(tmp_path, smoke=True)
+    validated = spread(48, animation.animator_config(settings, 0, tmp_path).data.valid_clips)
+    assert animation_tracks.split_records(settings, "valid") == validated.tolist()
+    assert animation_tracks.split_records(settings, "train") == list(range(48))
+    assert animation_tracks.split_records(Settings(tmp_path), "valid") == list(range(48))
+
+
+def test_the_reader_of_the_consistency_loss_has_faces_enough_in_any_run(tmp_path):
+    for smoke in (False, True):
+        config = editing.joint_config(Settings(tmp_path, smoke=smoke), "consistency", 0)
+        assert config.loss.consistency > 0 and config.data.codec_clips > editing.HELD_OUT
+    plain = editing.joint_config(Settings(tmp_path), "plain", 0)
+    assert plain.loss.get("consistency", 0.0) == 0.0 and plain.data.codec_clips == config_of_full_run().data.codec_clips
+
+
+def config_of_full_run():
+    from configs import claims
+
+    return claims.get_config("joint")
