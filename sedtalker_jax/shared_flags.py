@@ -104,7 +104,7 @@ def add_basis(parser: argparse.ArgumentParser, use: str = ".glb, .usd and .csv")
 
 
 def given_basis(arguments: argparse.Namespace, face: FaceTemplate, targets: Sequence[Path]) -> BlendshapeBasis | None:
-    """The blendshapes in which `targets` are written or read: those of --basis, or the built-in rig where it fits the face.
+    """The blendshapes of --basis in which `targets` are written or read; None without it: the built-in rig, where it fits.
 
     Raises:
       UserError: no blendshapes of this face in the file, or none at all for a .csv; a .csv of shapes that ARKit lacks.
@@ -118,10 +118,9 @@ def given_basis(arguments: argparse.Namespace, face: FaceTemplate, targets: Sequ
             if weights:
                 basis.check_arkit()
             return basis
-    basis = BlendshapeBasis.known(face)
-    if weights and basis is None:
+    if weights and BlendshapeBasis.known(face) is None:
         raise UserError(f"{weights[0]}: no blendshapes are known for topology {face.topology}; give them as --basis FILE.npz")
-    return basis
+    return None
 
 
 def given_track(arguments: argparse.Namespace, model: SEDTalker, num_samples: int) -> EmotionTrack | None:

@@ -59,6 +59,7 @@ def run(arguments: argparse.Namespace) -> None:
     from pathlib import Path
 
     from sedtalker_jax.comparison_cli import read_panel
+    from sedtalker_jax.face.blendshape_basis import BlendshapeBasis
     from sedtalker_jax.face.live_link import read_live_link
     from sedtalker_jax.inference.pipeline import SEDTalker
     from sedtalker_jax.inference.style_fit import fit_style
@@ -78,7 +79,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError(f"--fps {arguments.fps:g}: must be more than 0")
     motion = Path(arguments.motion)
     if motion.suffix.lower() == ".csv":
-        basis = given_basis(arguments, face, [motion])
+        basis = given_basis(arguments, face, [motion]) or BlendshapeBasis.known(face)
         assert basis is not None
         weights, fps = read_live_link(motion)
         captured = basis.posed(weights).astype(np.float32)

@@ -170,7 +170,7 @@ def bounded_least_squares(
 ) -> Float[np.ndarray, "F n"]:
     """argmin over 0 <= w <= upper of w G w / 2 - w b, for every row b of `projected`: coordinate descent over all rows at once.
 
-    evaluation.expression_coefficients solves the same row by row with an active set, whose exact ends a score needs.
+    evaluation.expression_coefficients solves the same row by row, by an active set; for many rows of few shapes this is faster.
     """
     weights = np.zeros_like(projected) if start is None else start.copy()
     for _ in range(sweeps):
