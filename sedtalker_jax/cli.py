@@ -1,4 +1,4 @@
-"""The command line: python -m sedtalker_jax {animate,diarize,edit,compare,prepare,convert,fit-style,study} ...
+"""The command line: python -m sedtalker_jax {animate,diarize,edit,live,compare,prepare,convert,fit-style,study} ...
 
 A user's mistake gives one line on standard error and exit code 2. Outputs appear whole or not at all.
 """
@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from sedtalker_jax import comparison_cli, diarize_cli, editing_cli, study_cli, style_cli
+from sedtalker_jax import comparison_cli, diarize_cli, editing_cli, live_cli, study_cli, style_cli
 from sedtalker_jax.allocator import keep_freed_memory
 from sedtalker_jax.errors import UserError, about, exit_code
 from sedtalker_jax.outputs import ANIMATION_HELP, ANIMATION_SUFFIXES, check_distinct, check_output, check_size, write_animation
@@ -85,6 +85,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     diarize_cli.add_parser(commands)
     editing_cli.add_parser(commands)
+    live_cli.add_parser(commands)
     comparison_cli.add_parser(commands)
 
     prepare = commands.add_parser(

@@ -117,6 +117,19 @@ class BlendshapeBasis:
             weights = self.complete(weights[:, : self.num_free])
         return self.mean + np.tensordot(weights, self.shapes, 1)
 
+    def arkit(self, weights: Float[np.ndarray, "F W"]) -> Float[np.ndarray, "F 52"]:
+        """ARKit's weights in ARKit's order; of a shape that is not here, 0. Shapes of other names are left out.
+
+        Raises:
+          UserError: none of the shapes has a name of ARKit's.
+        """
+        self.check_arkit()
+        found = np.zeros((len(weights), NUM_ARKIT))
+        for column, name in enumerate(ARKIT_NAMES):
+            if name in self.shape_names:
+                found[:, column] = weights[:, self.shape_names.index(name)]
+        return found
+
     def check_arkit(self) -> None:
         """Finds out whether ARKit's weights mean anything here.
 
@@ -126,11 +139,15 @@ class BlendshapeBasis:
         if not set(ARKIT_NAMES) & set(self.shape_names):
             raise UserError(f"{self.name}: none of its {len(self.shapes)} shapes has a name of ARKit's, such as jawOpen")
 
-    def weights(self, displacements: Float[np.ndarray, "F V 3"]) -> Float[np.ndarray, "F W"]:
+    def weights(
+        self, displacements: Float[np.ndarray, "F V 3"], *, start: Float[np.ndarray, " W"] | None = None, sweeps: int = SWEEPS
+    ) -> Float[np.ndarray, "F W"]:
         """Weights in [0, 1] that explain displacements from a neutral face best, in least squares over all vertices.
 
         Args:
           displacements: in the unit of the shapes.
+          start: weights of a face like these, such as the frame before: then few sweeps are enough.
+          sweeps: of coordinate descent.
 
         Raises:
           UserError: the shapes are of other vertices.
@@ -143,12 +160,13 @@ class BlendshapeBasis:
         gram = free @ free.T
         gram[np.diag_indices_from(gram)] += RIDGE**2 * np.diag(gram).mean()
         projected, cross = motion @ free.T, others @ free.T
-        found = bounded_least_squares(gram, projected)
+        begin = None if start is None else np.repeat(start[None, : self.num_free], len(motion), axis=0)
         if self.complete is None:
-            return found
+            return bounded_least_squares(gram, projected, start=begin, sweeps=sweeps)
+        found = bounded_least_squares(gram, projected, sweeps=sweeps) if begin is None else begin
         for _ in range(CORRECTIVE_ROUNDS):
             explained = self.complete(found)[:, self.num_free :] @ cross
-            found = bounded_least_squares(gram, projected - explained, start=found)
+            found = bounded_least_squares(gram, projected - explained, start=found, sweeps=sweeps)
         return self.complete(found)
 
     def residual(self, displacements: Float[np.ndarray, "F V 3"], weights: Float[np.ndarray, "F W"] | None = None) -> float:

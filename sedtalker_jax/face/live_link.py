@@ -1,13 +1,18 @@
-"""Blendshape weights as the .csv of Epic's Live Link Face: one row a frame, ARKit's 52 weights and nine angles.
+"""Blendshape weights as Epic's Live Link Face records and sends them: ARKit's 52 weights and nine angles a frame.
 
-Unreal, MetaHuman and add-ons of Blender, Maya and Unity take it, and a telephone records it. Columns go by their names; angles
-of head and eyes are written as zero and not read, since nothing here turns the head, and eyes turn by weights.
+Unreal, MetaHuman and add-ons of Blender, Maya and Unity take them, and a telephone makes them: as the rows of a .csv, whose
+columns go by their names, or as datagrams while somebody speaks. Angles of head and eyes are written as zero and not read,
+since nothing here turns the head, and eyes turn by weights.
 """
 
 from __future__ import annotations
 
 import csv
+import fractions
 import os
+import socket
+import struct
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +29,11 @@ ORDER = tuple(_PLACES.get(name, name) for name in ARKIT_NAMES)
 RATES = (24, 25, 30, 48, 50, 60)
 """Frames per second at which recordings are read."""
 
+PORT = 11111
+"""Where Unreal listens unless told otherwise."""
+
+PACKET_VERSION = 6
+
 ANGLES = tuple(f"{part}{angle}" for part in ("Head", "LeftEye", "RightEye") for angle in ("Yaw", "Pitch", "Roll"))
 
 
@@ -38,13 +48,12 @@ def write_live_link(path: str | os.PathLike, basis: BlendshapeBasis, weights: Fl
     Raises:
       UserError: no shape with a name of ARKit's, or the place can't be written.
     """
-    basis.check_arkit()
-    column = {name: index for index, name in enumerate(basis.shape_names)}
+    columns = [ARKIT_NAMES.index(name) for name in ORDER]
     with replace_when_complete(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["Timecode", "BlendShapeCount", *(name[0].upper() + name[1:] for name in ORDER), *ANGLES])
-        for frame, row in enumerate(weights):
-            values = [f"{row[column[name]]:.5f}" if name in column else "0" for name in ORDER]
+        for frame, row in enumerate(basis.arkit(weights)[:, columns]):
+            values = [f"{value:.5f}" for value in row]
             rows.writerow([_time_code(frame, fps), len(ORDER) + len(ANGLES), *values, *["0"] * len(ANGLES)])
 
 
@@ -95,6 +104,51 @@ def read_live_link(path: str | os.PathLike) -> tuple[Float[np.ndarray, "F 52"], 
     wanted = np.arange(round((times[-1] - times[0]) * rate) + 1) / rate + times[0]
     weights = np.stack([np.interp(wanted, times, column) for column in np.array(rows)[first].T], axis=1)
     return np.clip(weights, 0.0, 1.0), float(rate)
+
+
+class LiveLinkSender:
+    """Sends faces to Unreal's Live Link, one datagram a frame, as the telephone does.
+
+    The layout is that of version 6, which Unreal's ARKit Live Link source reads: the version in a byte; names of device and
+    subject, each after its length; frame, part of a frame, and rate as a fraction; the number of values in a byte, and the
+    values: ARKit's weights in ARKit's order, then the angles. Numbers are big-endian and of 32 bits.
+    """
+
+    def __init__(self, host: str, port: int = PORT, *, subject: str = "sedtalker", fps: float):
+        """Args:
+          host, port: where the program listens.
+          subject: what Live Link calls the face there.
+          fps: frames per second.
+
+        Raises:
+          UserError: no such host.
+        """
+        try:
+            family, kind, _, _, self._address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+        except (OSError, UnicodeError, OverflowError) as error:
+            raise UserError(f"{host}:{port}: no such place to send to ({error})") from None
+        self._socket = socket.socket(family, kind)
+        self._names = b"".join(struct.pack(">i", len(name)) + name for name in (str(uuid.uuid4()).encode(), subject.encode()))
+        rate = fractions.Fraction(fps).limit_denominator(1001)
+        self._rate = struct.pack(">ii", rate.numerator, rate.denominator)
+
+    def send(self, arkit: Float[np.ndarray, " 52"], frame: int) -> None:
+        """Sends one face.
+
+        Args:
+          arkit: weights in ARKit's order, in [0, 1].
+          frame: its number.
+
+        Raises:
+          OSError: the network is down.
+        """
+        values = [*(float(value) for value in arkit), *[0.0] * len(ANGLES)]
+        head = struct.pack(">B", PACKET_VERSION) + self._names + struct.pack(">if", frame, 0.0) + self._rate
+        self._socket.sendto(head + struct.pack(f">B{len(values)}f", len(values), *values), self._address)
+
+    def close(self) -> None:
+        """Lets go of the socket."""
+        self._socket.close()
 
 
 def _time_code(frame: int, fps: float) -> str:

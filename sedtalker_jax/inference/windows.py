@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from sedtalker_jax import axes
 
@@ -35,16 +35,38 @@ def split(num_samples: int, window_s: float, overlap_s: float, fps: float) -> li
     window = int(window_s * axes.SAMPLE_RATE)
     if num_samples <= window:
         return [Window(0, num_samples)]
-    whole = float(fps).is_integer()
-    unit = axes.SAMPLE_RATE // math.gcd(int(fps), int(axes.FRAME_RATE)) if whole else axes.FRAME_HOP
+    unit = _grid_unit(fps)
     hop = max(unit, int((window_s - overlap_s) * axes.SAMPLE_RATE) // unit * unit)
-    earlier = 0 if whole else int(overlap_s / 4 * axes.FRAME_RATE)
+    earlier = 0 if float(fps).is_integer() else int(overlap_s / 4 * axes.FRAME_RATE)
     starts = [0]
     while starts[-1] + window < num_samples:
         candidates = starts[-1] + hop - axes.FRAME_HOP * np.arange(min(earlier, hop // axes.FRAME_HOP - 1) + 1)
-        frames = candidates / axes.SAMPLE_RATE * fps
-        starts.append(int(candidates[np.abs(frames - np.round(frames)).argmin()]))
+        starts.append(_nearest_to_frames(candidates, fps))
     return [Window(start, min(start + window, num_samples)) for start in starts]
+
+
+def aligned_start(sample: int, fps: float) -> int:
+    """The first sample from `sample` on at which speech frames and animation frames coincide.
+
+    Of frame rates that are no integers it is where the two come nearest within half a second.
+    """
+    unit = _grid_unit(fps)
+    first = -(-sample // unit) * unit
+    later = 0 if float(fps).is_integer() or first == 0 else int(0.5 * axes.FRAME_RATE)
+    return _nearest_to_frames(first + axes.FRAME_HOP * np.arange(later + 1), fps)
+
+
+def _grid_unit(fps: float) -> int:
+    """Samples after which speech frames and animation frames coincide again; the speech frames' own where they never do."""
+    if not float(fps).is_integer():
+        return axes.FRAME_HOP
+    return axes.SAMPLE_RATE // math.gcd(int(fps), int(axes.FRAME_RATE))
+
+
+def _nearest_to_frames(samples: Int[np.ndarray, " n"], fps: float) -> int:
+    """Which of the samples is the nearest to an animation frame, the first of those that are."""
+    frames = samples / axes.SAMPLE_RATE * fps
+    return int(samples[np.abs(frames - np.round(frames)).argmin()])
 
 
 def stitch(pieces: Sequence[Float[np.ndarray, "L *c"]], starts: Sequence[int], total: int) -> Float[np.ndarray, "total *c"]:

@@ -138,7 +138,7 @@ def test_live_link_time_codes_of_a_fractional_rate_do_not_drift(tmp_path):
         found = 3600 * int(hours) + 60 * int(minutes) + int(seconds) + float(frames) / 30
         assert found == pytest.approx(frame / rate, abs=1e-4)
     # A shape that ARKit lacks is left out, one that the basis lacks is zero.
-    assert {row["JawOpen"] for row in rows} == {"1.00000"} and {row["MouthClose"] for row in rows} == {"0"}
+    assert {row["JawOpen"] for row in rows} == {"1.00000"} and {row["MouthClose"] for row in rows} == {"0.00000"}
     assert not {"own", "Own"} & set(rows[0])
 
 

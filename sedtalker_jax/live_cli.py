@@ -1,0 +1,337 @@
+"""The live command: speech that is being spoken to a face that Unreal shows a moment later."""
+
+from __future__ import annotations
+
+import argparse
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+from jaxtyping import Float
+
+from sedtalker_jax import axes
+from sedtalker_jax.axes import WaveformArray
+from sedtalker_jax.errors import UserError, about
+from sedtalker_jax.face.live_link import PORT, LiveLinkSender
+from sedtalker_jax.outputs import ANIMATION_HELP, ANIMATION_SUFFIXES, check_distinct, check_output, check_size, write_animation
+from sedtalker_jax.shared_flags import (
+    add_basis,
+    add_embedding,
+    add_subject,
+    given_basis,
+    given_embedding,
+    given_face,
+    given_manner,
+)
+
+if TYPE_CHECKING:
+    from sedtalker_jax.face.blendshape_basis import BlendshapeBasis
+    from sedtalker_jax.inference.live import LivePiece, LiveSession
+
+SWEEPS = 5
+"""Of each step's blendshape weights, which begin with those of the step before: they leave 1% more of the motion than SWEEPS of
+face.blendshape_basis do from nothing."""
+
+SLACK_S = 0.05
+"""What a frame may come later than it takes on average."""
+
+EPILOG = """\
+Sound comes as 16-bit samples of one channel at 16 kHz; whatever records can make them:
+
+  ffmpeg -loglevel error -f pulse -i default -ac 1 -ar 16000 -f s16le - |
+      python -m sedtalker_jax live - --checkpoint runs/demo --send localhost
+  arecord -q -t raw -f S16_LE -r 16000 -c 1 | python -m sedtalker_jax live - --checkpoint runs/demo --send 192.168.0.7:11111
+
+In Unreal, Live Link with its ARKit face support shows the face as --name; a MetaHuman takes it as its "ARKit Face Subject".
+"""
+
+
+def add_parser(commands) -> None:
+    """Adds the command to an argparse collection of subcommands."""
+    live = commands.add_parser(
+        "live",
+        help="speech from a microphone to a face in Unreal, a moment later",
+        description="Animates speech while it is spoken, and sends ARKit's blendshape weights to Unreal's Live Link as the "
+        "telephone's Live Link Face does. Ends with the sound, or with Ctrl-C.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    live.add_argument(
+        "audio", help="- for raw sound on standard input (see below), or a sound file, which plays at its own pace"
+    )
+    live.add_argument("--checkpoint", required=True, metavar="DIR", help="workdir of train.py, such as runs/demo")
+    live.add_argument("--send", metavar="HOST[:PORT]", help=f"where Live Link listens (default port: {PORT})")
+    live.add_argument("--name", default="sedtalker", help="what Live Link calls the face (default: %(default)s)")
+    live.add_argument(
+        "--out", action="append", default=[], metavar="FILE", help=f"the whole recording in the end: {ANIMATION_HELP}"
+    )
+    live.add_argument("--template", metavar="FILE|NAME", help="face to animate, as of animate (default: the model's first)")
+    live.add_argument("--emotion", metavar="NAME", help="one emotion instead of what is heard")
+    live.add_argument("--intensity", type=float, metavar="X", help="of --emotion, 0 to 1 (default: 1)")
+    live.add_argument(
+        "--lookahead",
+        type=float,
+        metavar="SECONDS",
+        help="how much of what follows a frame is made of: more is more exact, and later (default: 0.2)",
+    )
+    live.add_argument(
+        "--step",
+        type=float,
+        metavar="SECONDS",
+        help="between two looks at the sound: less is sooner, and more work (default: 0.1)",
+    )
+    live.add_argument(
+        "--delay",
+        type=float,
+        metavar="SECONDS",
+        help="from a sound to its frame (default: lookahead, step and what a step takes); frames that are ready sooner wait",
+    )
+    add_subject(live)
+    add_embedding(live)
+    add_basis(live, "--send, .glb, .usd and .csv")
+    live.add_argument(
+        "--size", type=int, default=512, help="height and width of a video's face in pixels (default: %(default)s)"
+    )
+    live.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """live: sound to Live Link."""
+    from sedtalker_jax.face.blendshape_basis import BlendshapeBasis
+    from sedtalker_jax.inference.live import LOOKAHEAD_S, STEP_S, LiveSession
+    from sedtalker_jax.inference.pipeline import SEDTalker
+
+    if arguments.send is None and not arguments.out:
+        raise UserError("live shows nothing without --send HOST, where Live Link listens, or --out FILE")
+    if arguments.intensity is not None and arguments.emotion is None:
+        raise UserError("--intensity: says how strong --emotion is; give one of them too")
+    if arguments.delay is not None and not 0.0 <= arguments.delay <= 60.0:
+        raise UserError(f"--delay {arguments.delay:g}: must lie between 0 and 60 seconds")
+    targets = [check_output(path, ANIMATION_SUFFIXES) for path in arguments.out]
+    read = [None if arguments.audio == "-" else arguments.audio]
+    check_distinct(targets, read + [getattr(arguments, name) for name in ("template", "style", "embedding", "basis")])
+    check_size(arguments.size)
+    step_s = STEP_S if arguments.step is None else arguments.step
+    lookahead_s = LOOKAHEAD_S if arguments.lookahead is None else arguments.lookahead
+    sound = None if arguments.audio == "-" else _load(arguments.audio)
+    model = SEDTalker.load(arguments.checkpoint)
+    face = given_face(arguments, model)
+    basis = given_basis(arguments, face, targets)
+    shapes = basis or BlendshapeBasis.known(face)
+    sender = None
+    if arguments.send is not None:
+        if shapes is None:
+            raise UserError(f"--send: no blendshapes are known for topology {face.topology}; give them as --basis FILE.npz")
+        with about("--send"):
+            shapes.check_arkit()
+            sender = LiveLinkSender(*_address(arguments.send), subject=arguments.name, fps=model.fps)
+    model, subject = given_manner(arguments, model)
+    embedding = given_embedding(arguments, model)
+    with about("--step and --lookahead"):
+        session = LiveSession(
+            model, template=face, lookahead_s=lookahead_s, step_s=step_s, subject=subject, given_embedding=embedding
+        )
+    if arguments.emotion is not None:
+        with about(f"--emotion {arguments.emotion}"):
+            session.feel(arguments.emotion, 1.0 if arguments.intensity is None else arguments.intensity)
+    with about(arguments.checkpoint):
+        takes = _step_seconds(session, shapes if sender else None)
+    delay = arguments.delay
+    if delay is None:
+        delay = lookahead_s + step_s + takes + SLACK_S
+    if takes > step_s:
+        print(
+            f"a step of {step_s:g} s of sound takes {takes:.2f} s here: the face will fall behind; give a longer --step",
+            file=sys.stderr,
+        )
+    print(f"listening; a frame is shown {delay:.2f} s after its sound, with --name {arguments.name}", file=sys.stderr)
+    blocks = _raw_blocks(sys.stdin.buffer, step_s) if sound is None else _played_blocks(sound, step_s)
+    playout = None if sender is None else Playout(sender, shapes, session, delay)
+    pieces, waveform = _listen(session, blocks, playout, keep=bool(targets))
+    if targets:
+        with about(arguments.audio):
+            animation = session.animation(pieces)
+        for target in targets:
+            print(write_animation(target, animation, waveform, size=arguments.size, basis=basis))
+    if playout is not None:
+        print(playout.report())
+
+
+def _listen(
+    session: LiveSession, blocks: Iterator[WaveformArray], playout: Playout | None, *, keep: bool
+) -> tuple[list[LivePiece], WaveformArray]:
+    """Animates what comes until it ends or Ctrl-C; the pieces and the sound, if they are to be kept."""
+    from tqdm import tqdm
+
+    from sedtalker_jax.inference.pipeline import MIN_DURATION_S
+
+    pieces, sound, seconds = [], [], 0.0
+
+    def show(made: list[LivePiece]) -> None:
+        if playout is not None:
+            for piece in made:
+                playout.put(piece)
+        if keep:
+            pieces.extend(made)
+
+    with tqdm(bar_format="live: {n:.0f} s{postfix}", mininterval=0.5) as bar, _StopRequest() as stop:
+        for block in blocks:
+            if playout is not None:
+                playout.heard(len(block))
+            made = session.push(block)
+            show(made)
+            if keep:
+                sound.append(block)
+            seconds += len(block) / axes.SAMPLE_RATE
+            if made and len(made[-1].intensity):
+                best = int(made[-1].probabilities[-1].argmax())
+                bar.set_postfix_str(f", {session.talker.labels[best]} {made[-1].intensity[-1]:.2f}", refresh=False)
+            bar.update(seconds - bar.n)
+            if stop.asked:
+                break
+        if seconds >= MIN_DURATION_S:
+            show(session.finish())
+    if playout is not None:
+        playout.finish()
+    return pieces, np.concatenate(sound) if sound else np.zeros(0, np.float32)
+
+
+class _StopRequest:
+    """Ctrl-C ends the recording after the step that is being made; a second one ends the program."""
+
+    asked = False
+
+    def __enter__(self) -> _StopRequest:
+        self._before = signal.signal(signal.SIGINT, self._receive)
+        return self
+
+    def _receive(self, *_) -> None:
+        self.asked = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def __exit__(self, *_) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+
+class Playout(threading.Thread):
+    """Shows every frame `delay` seconds after its sound, as evenly as they were spoken, whatever bursts they are made in."""
+
+    def __init__(self, sender: LiveLinkSender, basis: BlendshapeBasis, session: LiveSession, delay: float):
+        super().__init__(daemon=True)
+        self._sender, self._basis, self._delay = sender, basis, delay
+        self._rest, self._fps = session.face.vertices, session.talker.fps
+        self._weights: Float[np.ndarray, " W"] = np.zeros(len(basis.shapes))
+        self._frames: queue.Queue[tuple[int, np.ndarray] | None] = queue.Queue()
+        self._began: float | None = None
+        self._delays: list[float] = []
+        self._failure: OSError | None = None
+        # Frames are numbered from midnight on, as those of a telephone are.
+        now = time.localtime()
+        self._first = round((now.tm_hour * 3600 + now.tm_min * 60 + now.tm_sec) * self._fps)
+
+    def heard(self, samples: int) -> None:
+        """Notes when the first samples came: the recording began as long before as they last."""
+        if self._began is None:
+            self._began = time.monotonic() - samples / axes.SAMPLE_RATE
+            self.start()
+
+    def put(self, piece: LivePiece) -> None:
+        """Takes frames to show."""
+        weights = self._basis.weights(piece.vertices - self._rest, start=self._weights, sweeps=SWEEPS)
+        self._weights = weights[-1]
+        for number, row in enumerate(self._basis.arkit(weights)):
+            self._frames.put((piece.first_frame + number, row))
+
+    def run(self) -> None:
+        """Shows frames until `finish`."""
+        assert self._began is not None
+        while (item := self._frames.get()) is not None:
+            frame, row = item
+            spoken = self._began + frame / self._fps
+            time.sleep(max(0.0, spoken + self._delay - time.monotonic()))
+            try:
+                self._sender.send(row, self._first + frame)
+            except OSError as error:
+                self._failure = error
+            self._delays.append(time.monotonic() - spoken)
+
+    def finish(self) -> None:
+        """Shows what is left."""
+        self._frames.put(None)
+        if self._began is not None:
+            self.join()
+        self._sender.close()
+
+    def report(self) -> str:
+        """How it went, in a line.
+
+        Raises:
+          UserError: frames could not be sent.
+        """
+        if self._failure is not None:
+            raise UserError(f"--send: {self._failure}")
+        if not self._delays:
+            return "no frames were sent"
+        delays = np.array(self._delays)
+        late = int((delays > self._delay + 1.0 / self._fps).sum())
+        median, slow = np.percentile(delays, [50, 95])
+        return f"{len(delays)} frames sent, {median:.2f} s after their sound (95%: {slow:.2f} s); {late} came late"
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _step_seconds(session: LiveSession, basis: BlendshapeBasis | None) -> float:
+    """What a step takes on this machine, once its programs are compiled."""
+    session.warm_up()
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        vertices = session.warm_up()
+        if basis is not None:
+            basis.weights(vertices[:3] - session.face.vertices, start=np.zeros(len(basis.shapes)), sweeps=SWEEPS)
+        seconds.append(time.perf_counter() - start)
+    return float(np.median(seconds))
+
+
+def _load(path: str) -> WaveformArray:
+    from sedtalker_jax.speech import load_audio
+
+    return load_audio(path)
+
+
+def _raw_blocks(stream: BinaryIO, step_s: float) -> Iterator[WaveformArray]:
+    """Sound of 16-bit samples as it comes, at most a step at a time."""
+    size, rest = 2 * max(1, round(step_s * axes.SAMPLE_RATE)), b""
+    read = getattr(stream, "read1", stream.read)
+    while block := read(size):
+        block = rest + block
+        whole = len(block) // 2 * 2
+        block, rest = block[:whole], block[whole:]
+        if block:
+            yield np.frombuffer(block, "<i2").astype(np.float32) / 32_768
+
+
+def _played_blocks(sound: WaveformArray, step_s: float) -> Iterator[WaveformArray]:
+    """A recording a step at a time, each when it would have been spoken."""
+    size, start = max(1, round(step_s * axes.SAMPLE_RATE)), time.monotonic()
+    for first in range(0, len(sound), size):
+        block = sound[first : first + size]
+        time.sleep(max(0.0, start + (first + len(block)) / axes.SAMPLE_RATE - time.monotonic()))
+        yield block
+
+
+def _address(text: str) -> tuple[str, int]:
+    """Host and port of HOST, HOST:PORT or [HOST]:PORT."""
+    host, colon, port = text.rpartition(":")
+    if not colon or text.endswith("]") or (":" in host and not host.startswith("[")):
+        return text.strip("[]"), PORT
+    if not port.isdecimal() or not 0 < int(port) < 65_536 or not host:
+        raise UserError(f"--send {text}: expected HOST or HOST:PORT, such as localhost:{PORT}")
+    return host.strip("[]"), int(port)

@@ -1,0 +1,207 @@
+"""Speech that is still being spoken: frames depend on the sound alone, keep away from its end, and add up to the whole."""
+
+import dataclasses
+import functools
+
+import numpy as np
+import pytest
+
+from sedtalker_jax import axes
+from sedtalker_jax.emotion import EmotionTrack
+from sedtalker_jax.errors import UserError
+from sedtalker_jax.inference.live import FADE_S, LivePiece, LiveSession
+from sedtalker_jax.inference.pipeline import SEDTalker
+from sedtalker_jax.models.sedtalker import SEDTalkerModel
+from sedtalker_jax.speech.resident_memory import peak_rise
+from tests.inference.given_embedding_test import CALM, CROSS, reader
+from tests.inference.talker import SUBJECTS, noise, subject_talker, tiny_codec
+from tests.support import random_batch, random_params, tiny_model
+
+RATE = axes.SAMPLE_RATE
+
+
+def in_portions(session: LiveSession, waveform: np.ndarray, *sizes: int) -> list[LivePiece]:
+    """All pieces of a recording that is pushed in portions of these sizes, over and over."""
+    pieces, start, turn = [], 0, 0
+    while start < len(waveform):
+        size = sizes[turn % len(sizes)]
+        pieces += session.push(waveform[start : start + size])
+        start, turn = start + size, turn + 1
+    return pieces + session.finish()
+
+
+def vertices(pieces: list[LivePiece]) -> np.ndarray:
+    return np.concatenate([piece.vertices for piece in pieces])
+
+
+@functools.cache
+def spoken() -> np.ndarray:
+    return noise(5.03)
+
+
+@pytest.mark.parametrize("fps", [30.0, 25.0, 29.97])
+def test_frames_and_speech_frames_add_up_to_the_recording(fps):
+    talker = subject_talker()
+    talker = SEDTalker(talker.model, talker.params, talker.codec, talker.meta | {"fps": fps})
+    for seconds in (0.1, 0.34, 2.02, 3.3):
+        waveform = noise(seconds)
+        pieces = in_portions(LiveSession(talker), waveform, 701)
+        firsts = np.cumsum([0, *(len(piece.vertices) for piece in pieces)])
+        assert [piece.first_frame for piece in pieces] == firsts[:-1].tolist()
+        assert firsts[-1] == axes.num_animation_frames(len(waveform), fps)
+        track = EmotionTrack(
+            talker.labels,
+            np.concatenate([piece.probabilities for piece in pieces]),
+            np.concatenate([piece.intensity for piece in pieces]),
+        )
+        assert len(track.intensity) == axes.num_speech_frames(len(waveform))
+
+
+def test_portions_do_not_matter():
+    talker, waveform = subject_talker(), spoken()
+    whole = in_portions(LiveSession(talker), waveform, len(waveform))
+    for sizes in ((1600,), (37, 4001, 1)):
+        pieces = in_portions(LiveSession(talker), waveform, *sizes)
+        np.testing.assert_array_equal(vertices(pieces), vertices(whole))
+        for name in ("probabilities", "intensity"):
+            parts = [np.concatenate([getattr(piece, name) for piece in some]) for some in (pieces, whole)]
+            np.testing.assert_array_equal(*parts)
+
+
+def test_a_recording_that_ends_before_anything_is_handed_out_is_animated_whole():
+    talker, waveform = subject_talker(), noise(0.9)
+    session = LiveSession(talker, lookahead_s=1.0, subject=SUBJECTS[1])
+    pieces = in_portions(session, waveform, 1600)
+    assert len(pieces) == 1
+    whole = talker.animate(waveform, subject=SUBJECTS[1])
+    np.testing.assert_allclose(pieces[0].vertices, whole.vertices, atol=1e-6)
+    np.testing.assert_allclose(pieces[0].probabilities, whole.track.probabilities, atol=1e-6)
+
+
+@pytest.mark.parametrize(("lookahead", "step"), [(0.0, 0.1), (0.2, 0.1), (0.35, 0.05), (0.5, 0.3)])
+def test_frames_come_in_time_and_never_before_their_lookahead(lookahead, step):
+    session, waveform = LiveSession(subject_talker(), lookahead_s=lookahead, step_s=step), spoken()
+    pushed, frames = 0, 0
+    for start in range(0, len(waveform), 160):
+        portion = waveform[start : start + 160]
+        pushed += len(portion)
+        frames += sum(len(piece.vertices) for piece in session.push(portion))
+        now = pushed / RATE
+        assert frames == 0 or (frames - 1) / 30 + lookahead <= now + 1e-6
+        # The frame that comes next is not overdue: within a step, or half a frame more where frames are rounded.
+        assert now < max(0.1, frames / 30 + lookahead) + step + 0.5 / 30 + 1e-6
+
+
+def test_what_is_said_later_changes_no_frame_that_was_handed_out():
+    talker, waveform = subject_talker(), spoken()
+    other = waveform.copy()
+    other[3 * RATE :] = noise(3.0, seed=9)[: len(other) - 3 * RATE]
+    ours, theirs = (vertices(in_portions(LiveSession(talker, lookahead_s=0.3), sound, 800)) for sound in (waveform, other))
+    same = int((3.0 - 0.3) * 30)
+    np.testing.assert_array_equal(ours[:same], theirs[:same])
+    assert np.abs(ours[same + 12 :] - theirs[same + 12 :]).max() > 1e-4
+
+
+def test_neighbouring_steps_are_faded():
+    """A model whose motion is new at every step: handed-out frames begin near what the step before made of them."""
+    talker = subject_talker()
+    session, made = LiveSession(talker, lookahead_s=0.2), []
+    rng = np.random.default_rng(0)
+
+    def animated(window, felt):
+        frames = axes.num_animation_frames(len(window), 30)
+        track = EmotionTrack.trajectory(["happy"], 1.0, len(window) / RATE, talker.labels)
+        made.append(float(rng.normal()))
+        rank = talker.codec.space.basis.shape[0]
+        return track, np.zeros((frames, len(talker.labels) - 1), np.float32), np.full((frames, rank), made[-1], np.float32)
+
+    session._animated = animated
+    pieces = session.push(np.zeros(RATE, np.float32))
+    fade = round(FADE_S * 30)
+    assert len(pieces) == len(made) > 5 and fade == 3
+    share = np.array([0.25, 0.5, 0.75])
+    shown = [np.full(len(pieces[0].vertices), made[0])]
+    for before, now, piece in zip(made, made[1:], pieces[1:], strict=False):
+        shown.append((before * (1 - share) + now * share)[: len(piece.vertices)])
+    rank = talker.codec.space.basis.shape[0]
+    expected = talker.codec.vertices(
+        session.face.vertices, np.repeat(np.concatenate(shown)[:, None], rank, 1).astype(np.float32)
+    )
+    np.testing.assert_allclose(vertices(pieces), expected, atol=1e-6)
+
+
+def test_a_face_feels_what_it_is_told_from_then_on():
+    talker, waveform = subject_talker(), spoken()
+    heard = vertices(in_portions(LiveSession(talker), waveform, 1600))
+    session = LiveSession(talker)
+    before = session.push(waveform[: 2 * RATE])
+    session.feel("happy", 0.5)
+    during = session.push(waveform[2 * RATE : 4 * RATE])
+    session.feel(None)
+    after = session.push(waveform[4 * RATE :]) + session.finish()
+    np.testing.assert_array_equal(vertices(before), heard[: len(vertices(before))])
+    told = np.concatenate([piece.probabilities for piece in during])
+    np.testing.assert_array_equal(told, np.tile(np.eye(len(talker.labels))[talker.labels.index("happy")], (len(told), 1)))
+    assert all((piece.intensity == 0.5).all() for piece in during)
+    assert np.abs(vertices(before + during + after) - heard)[len(vertices(before)) + 6 :].max() > 1e-4
+    assert np.concatenate([piece.probabilities for piece in after]).max(axis=1).min() < 0.999
+    with pytest.raises(UserError, match="joyous"):
+        session.feel("joyous")
+    with pytest.raises(UserError, match="intensity"):
+        session.feel("happy", 1.5)
+
+
+def test_an_animator_alone_has_to_be_told():
+    model = SEDTalkerModel(dataclasses.replace(tiny_model(dropout=0.0, scan="reference").config, diarizer=None))
+    batch = random_batch(1)
+    batch = {"face": batch["face"] | {name: batch["speech"][name] for name in ("waveform", "lengths")}}
+    talker = SEDTalker(model, random_params(model, batch), tiny_codec(), subject_talker().meta)
+    waveform = noise(1.5)
+    with pytest.raises(UserError, match="say what the face feels"):
+        LiveSession(talker).warm_up()
+    session = LiveSession(talker)
+    session.feel("sad")
+    session.warm_up()
+    pieces = in_portions(session, waveform, 1600)
+    assert len(vertices(pieces)) == 45
+
+
+def test_given_embeddings_are_read():
+    with pytest.raises(UserError, match="embedding"):
+        LiveSession(reader(), lookahead_s=0.0, context_s=0.9).push(noise(0.9))
+    calm, cross = (
+        in_portions(LiveSession(reader(), lookahead_s=0.0, context_s=0.9, given_embedding=given), noise(0.9), 1600)
+        for given in (CALM, CROSS)
+    )
+    assert np.abs(vertices(calm) - vertices(cross)).max() > 1e-5
+
+
+def test_memory_does_not_grow_with_the_recording():
+    talker = subject_talker()
+    rises = {}
+    for seconds in (2, 10, 60):
+        session, portion = LiveSession(talker, step_s=0.5), noise(2.0)
+
+        def run(session=session, portion=portion, seconds=seconds):
+            for _ in range(seconds // 2):
+                session.push(portion)
+
+        rises[seconds] = peak_rise(run)
+    if rises[60] is None:
+        pytest.skip("this system does not say how much memory a process holds")
+    assert rises[60] - rises[10] < 4 * 2**20
+
+
+def test_wrong_times_and_samples_get_one_line():
+    talker = subject_talker()
+    for options in ({"step_s": 0.0}, {"lookahead_s": -0.1}, {"lookahead_s": 1.5}, {"context_s": 9.0}):
+        with pytest.raises(UserError, match="lookahead"):
+            LiveSession(talker, **options)
+    session = LiveSession(talker)
+    for samples in (np.zeros((2, 100)), np.array([0.0, np.nan])):
+        with pytest.raises(UserError, match="one channel"):
+            session.push(samples)
+    assert session.finish() == []
+    session.push(np.zeros(100))
+    with pytest.raises(UserError, match="at least"):
+        session.finish()
