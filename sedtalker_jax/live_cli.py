@@ -77,7 +77,7 @@ def add_parser(commands) -> None:
         "--lookahead",
         type=float,
         metavar="SECONDS",
-        help="how much of what follows a frame is made of: more is more exact, and later (default: 0.2)",
+        help="how much of what follows a frame is made of: more is more exact, and later (default: 0.3)",
     )
     live.add_argument(
         "--step",

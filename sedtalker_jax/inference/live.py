@@ -23,10 +23,10 @@ from sedtalker_jax.face.template import FaceTemplate
 from sedtalker_jax.inference.pipeline import MIN_DURATION_S, Animation, GivenEmbedding, SEDTalker
 from sedtalker_jax.inference.windows import aligned_start
 
-LOOKAHEAD_S = 0.2
+LOOKAHEAD_S = 0.3
 STEP_S = 0.1
-FADE_S = 0.1
-"""Over which a frame that was made before goes over to what the next step makes of it."""
+FADE_S = 0.3
+"""Over which frames go over from what one step made of them to what the next one does, as far as the first made any."""
 
 _MARGIN_S = 0.6
 """Sound that a step hears beside its new frames and what follows them: by so much windows may begin late (aligned_start), and

@@ -35,6 +35,7 @@ def test_columns_are_lookaheads(tiny_world, smoke_checkpoint, tmp_path, capsys):
     assert list(table.systems) == [WHOLE, "lookahead 0.2 s"] and "2 clips" in table.note
     for row in table.rows:
         assert set(row.values) == set(table.systems) and all(np.isfinite(value.value) for value in row.values.values())
+    capsys.readouterr()
     for flags in (["--data", str(tmp_path)], ["--data", str(tiny_world), "--clips", "0"]):
         assert main(["--checkpoint", str(smoke_checkpoint), *flags]) == 2
         error = capsys.readouterr().err
