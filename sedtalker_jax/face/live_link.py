@@ -62,7 +62,8 @@ def read_live_link(path: str | os.PathLike) -> tuple[Float[np.ndarray, "F 52"], 
 
     Rows lie at their time codes, which skip where the telephone was late; the result is even, on straight lines between rows.
     Its rate is the least of RATES that has as many frames in a second as the time codes count. A row without weights, which
-    the app writes while it sees no face, is left out. A column that is missing is zero.
+    the app writes while it sees no face, takes its time like any other: the sound goes on too. Before the first face and after
+    the last one the face rests as it does there. A column that is missing is zero.
 
     Raises:
       UserError: missing file, no table with Timecode and weights of ARKit's names, or a row that holds no numbers.
@@ -76,33 +77,37 @@ def read_live_link(path: str | os.PathLike) -> tuple[Float[np.ndarray, "F 52"], 
             if "timecode" not in header or not columns:
                 raise UserError(f"{source}: no recording of Live Link Face: it needs Timecode and columns such as JawOpen")
             place, last = header.index("timecode"), max(column for _, column in columns)
-            codes, rows = [], []
+            codes, seen, rows = [], [], []
             for number, cells in enumerate(reader, 2):
-                if len(cells) <= last or not cells[columns[0][1]].strip():
-                    continue
+                faceless = len(cells) <= last or not cells[columns[0][1]].strip()
                 try:
-                    codes.append([float(part) for part in cells[place].split(":")])
+                    code = [float(part) for part in cells[place].split(":")]
                     row = np.zeros(NUM_ARKIT)
-                    row[[index for index, _ in columns]] = [float(cells[column]) for _, column in columns]
-                except ValueError:
-                    raise UserError(f"{source}, line {number}: weights must be numbers and Timecode HH:MM:SS:FF") from None
-                if len(codes[-1]) != 4 or not np.isfinite([*codes[-1], *row]).all():
+                    if not faceless:
+                        row[[index for index, _ in columns]] = [float(cells[column]) for _, column in columns]
+                except (ValueError, IndexError):
+                    code = []
+                if len(code) == 4 and np.isfinite([*code, *row]).all():
+                    codes.append(code)
+                    seen.append(not faceless)
+                    rows.append(row)
+                elif not faceless:
                     raise UserError(f"{source}, line {number}: weights must be numbers and Timecode HH:MM:SS:FF")
-                rows.append(row)
     except FileNotFoundError:
         raise UserError(f"{source}: no such file") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{source}: no table in UTF-8 ({error})") from None
-    if not rows:
+    if not any(seen):
         raise UserError(f"{source}: no row has weights: no face was seen")
-    code = np.array(codes)
-    rate = next((rate for rate in RATES if code[:, 3].max() < rate), RATES[-1])
-    times = code[:, 0] * 3600 + code[:, 1] * 60 + code[:, 2] + code[:, 3] / rate
+    hours, minutes, seconds, frames = np.array(codes).T
+    rate = next((rate for rate in RATES if frames.max() < rate), RATES[-1])
+    times = hours * 3600 + minutes * 60 + seconds + frames / rate
     # Past midnight the clock begins anew.
     times += 86_400 * np.cumsum(np.diff(times, prepend=times[0]) < -43_200)
-    times, first = np.unique(times - times[0], return_index=True)
-    wanted = np.arange(round((times[-1] - times[0]) * rate) + 1) / rate + times[0]
-    weights = np.stack([np.interp(wanted, times, column) for column in np.array(rows)[first].T], axis=1)
+    times -= times.min()
+    wanted = np.arange(round(times.max() * rate) + 1) / rate
+    known, first = np.unique(times[seen], return_index=True)
+    weights = np.stack([np.interp(wanted, known, column) for column in np.array(rows)[seen][first].T], axis=1)
     return np.clip(weights, 0.0, 1.0), float(rate)
 
 

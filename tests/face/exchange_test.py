@@ -177,6 +177,18 @@ def test_live_link_recordings_are_made_even(tmp_path):
     assert np.count_nonzero(weights.any(axis=0)) == 2
 
 
+def test_live_link_recordings_begin_and_end_with_the_sound_whoever_is_seen(tmp_path):
+    """The app records before it sees a face; a motion that began with the first face would run ahead of the sound."""
+    rows = [f"10:00:01:{frame:02d}.250,0,{',' * 60}" for frame in range(20, 26)]
+    rows += [f"10:00:01:{frame:02d}.250,61" + ",0.5" * 61 for frame in range(26, 60)]
+    rows += ["10:00:02:00.250,0", "10:00:02:01.250,0", "10:00:0"]
+    header = ["Timecode,BlendShapeCount", *ARKIT_NAMES, *(f"Angle{index}" for index in range(9))]
+    (tmp_path / "take.csv").write_text("\n".join([",".join(header), *rows]))
+    weights, fps = read_live_link(tmp_path / "take.csv")
+    assert fps == 60.0 and len(weights) == 42
+    np.testing.assert_allclose(weights, 0.5)
+
+
 @pytest.mark.parametrize(
     "text, message",
     [
