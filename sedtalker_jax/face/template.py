@@ -7,7 +7,6 @@ or everything (.npz: vertices, faces, name, topology and region_<name> index arr
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 
 from sedtalker_jax.emotion.formats import replace_when_complete
 from sedtalker_jax.errors import UserError
+from sedtalker_jax.face.mesh_files import load_npz
 
 SUFFIXES = (".ply", ".obj", ".npy", ".npz")
 # Vertex and triangle counts of well-known topologies, to say what a mesh probably is. Counts: facts of the published meshes.
@@ -83,15 +83,20 @@ def read_mesh(path: Path) -> tuple[np.ndarray, np.ndarray]:
         return _read_obj(path)
     try:
         import pyvista
+        from vtkmodules.vtkIOPLY import vtkPLYReader
     except ImportError as error:
         raise UserError(f"cannot read {path}: reading .ply needs pyvista ({error}); install it or convert to .npy") from None
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the reader's complaint becomes our one line below
-            reader = pyvista.get_reader(str(path))
-            # Where faces have texture coordinates, vertices at seams would come twice, which breaks topology.
-            reader.reader.SetDuplicatePointsForFaceTexture(False)
-            mesh = reader.read()
+        reader = vtkPLYReader()
+        # Whoever listens to the reader's complaints keeps them from standard error; ours is the one line below.
+        for speaker in (reader, reader.GetExecutive()):
+            for event in ("ErrorEvent", "WarningEvent"):
+                speaker.AddObserver(event, lambda *_: None)
+        reader.SetFileName(str(path))
+        # Where faces have texture coordinates, vertices at seams would come twice, which breaks topology.
+        reader.SetDuplicatePointsForFaceTexture(False)
+        reader.Update()
+        mesh = pyvista.wrap(reader.GetOutput())
     except Exception as error:
         raise UserError(f"cannot read {path} as a PLY mesh: {_one_line(error)}") from None
     if mesh.n_points == 0:
@@ -147,22 +152,19 @@ def load_template(path: str | os.PathLike, name: str | None = None) -> FaceTempl
     stored_name, topology = None, None
     if suffix in (".ply", ".obj"):
         vertices, faces = read_mesh(path)
-    elif suffix in (".npy", ".npz"):
+    elif suffix == ".npy":
         try:
-            content = np.load(path, allow_pickle=False)
+            vertices, faces = np.load(path, allow_pickle=False), np.zeros((0, 3), np.int32)
         except Exception as error:
             raise UserError(f"cannot read {path} as a NumPy file: {_one_line(error)}") from None
-        if suffix == ".npy":
-            vertices, faces = content, np.zeros((0, 3), np.int32)
-        else:
-            with content:
-                if "vertices" not in content:
-                    raise UserError(f"{path} has no array 'vertices'; it holds {', '.join(content.files) or 'nothing'}")
-                vertices = content["vertices"]
-                faces = content["faces"] if "faces" in content else np.zeros((0, 3), np.int32)
-                regions = {key[7:]: content[key].astype(np.int32) for key in content.files if key.startswith("region_")}
-                stored_name = str(content["name"]) if "name" in content else None
-                topology = str(content["topology"]) if "topology" in content else None
+    elif suffix == ".npz":
+        content = load_npz(path)
+        if "vertices" not in content:
+            raise UserError(f"{path} has no array 'vertices'; it holds {', '.join(content) or 'nothing'}")
+        vertices, faces = content["vertices"], content.get("faces", np.zeros((0, 3), np.int32))
+        regions = {key[7:]: value for key, value in content.items() if key.startswith("region_")}
+        stored_name = str(content["name"]) if "name" in content else None
+        topology = str(content["topology"]) if "topology" in content else None
     else:
         raise UserError(f"template {path} has the unknown suffix '{path.suffix}'; use one of {', '.join(SUFFIXES)}")
     vertices = np.asarray(vertices)
@@ -175,9 +177,15 @@ def load_template(path: str | os.PathLike, name: str | None = None) -> FaceTempl
         raise UserError(
             f"the face in {path} is {height:.4g} high; vertices must be in metres with y up (a head has about 0.25)"
         )
-    faces = np.asarray(faces).reshape(-1, 3).astype(np.int32)
-    if len(faces) and (faces.min() < 0 or faces.max() >= len(vertices)):
-        raise UserError(f"{path} is damaged: its triangles point at vertices that do not exist")
+    faces = np.asarray(faces)
+    if faces.size % 3 or not np.issubdtype(faces.dtype, np.number):
+        raise UserError(f"{path} must hold triangles of shape [M, 3], got {faces.dtype} {list(faces.shape)}")
+    faces = faces.reshape(-1, 3).astype(np.int32)
+    for what, indices in (("triangles", faces), *((f"region '{key}'", value) for key, value in regions.items())):
+        whole = np.issubdtype(indices.dtype, np.integer) or not indices.size
+        if not whole or indices.min(initial=0) < 0 or indices.max(initial=0) >= len(vertices):
+            raise UserError(f"{path} is damaged: its {what} must be numbers of vertices that exist")
+    regions = {key: value.astype(np.int32) for key, value in regions.items()}
     topology = topology or topology_name(len(vertices), len(faces), faces)
     from sedtalker_jax.face.chart import TOPOLOGY, chart
 

@@ -81,6 +81,15 @@ def bad_files(d):
     np.save(d / "millimetres.npy", TEMPLATE.vertices * 1000)
     np.savez(d / "other.npz", points=np.zeros((4, 3)))
     np.savez(d / "wrong.npz", vertices=np.random.rand(10, 3), topology=np.array(TOPOLOGY))
+    np.save(d / "renamed.npy", TEMPLATE.vertices)
+    (d / "renamed.npy").rename(d / "renamed.npz")
+    np.savez(d / "objects.npz", vertices=TEMPLATE.vertices.astype(object))
+    np.savez(d / "pairs.npz", vertices=TEMPLATE.vertices, faces=np.zeros((2, 2), np.int32))
+    np.savez(d / "region.npz", vertices=TEMPLATE.vertices, region_lips=np.array([TEMPLATE.num_vertices]))
+    np.savez(d / "damaged.npz", vertices=TEMPLATE.vertices)
+    damaged = bytearray((d / "damaged.npz").read_bytes())
+    damaged[5_000:5_100] = bytes(100)
+    write(d / "damaged.npz", bytes(damaged))
     (d / "directory.ply").mkdir()
     return {
         d / "missing.ply": "does not exist",
@@ -96,15 +105,21 @@ def bad_files(d):
         d / "millimetres.npy": "metres",
         d / "other.npz": "'vertices'",
         d / "wrong.npz": "10 vertices",
+        d / "renamed.npz": "not an .npz file",
+        d / "objects.npz": "not an .npz file",
+        d / "damaged.npz": "not an .npz file",
+        d / "pairs.npz": "triangles of shape [M, 3]",
+        d / "region.npz": "region 'lips'",
     }
 
 
-def test_bad_files_give_one_clear_line(tmp_path):
+def test_bad_files_give_one_clear_line(tmp_path, capfd):
     for path, expected in bad_files(tmp_path).items():
         with pytest.raises(UserError) as caught:
             load_template(path)
         message = str(caught.value)
         assert expected in message and path.name in message and "\n" not in message, message
+    assert capfd.readouterr() == ("", "")
 
 
 def test_save_refuses_without_touching_what_is_there(tmp_path):
