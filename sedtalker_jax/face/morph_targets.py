@@ -55,9 +55,13 @@ class MorphTargets:
             weights = basis.weights(motion).astype(np.float32)
         left = motion.reshape(len(motion), -1) - weights @ shapes.reshape(len(shapes), rest.size)
         axes, amounts = _detail(left, tolerance)
+        # A basis may come out of a file that was written here, detail and all.
+        prefix = DETAIL
+        while any(name.startswith(prefix) for name in names):
+            prefix += "_"
         # Programs cut weights off below zero and above one: both ways along an axis are shapes of their own.
         ways = [
-            (f"{DETAIL}{index + 1:02d}{way}", sign * axis, np.maximum(sign * amount, 0.0))
+            (f"{prefix}{index + 1:02d}{way}", sign * axis, np.maximum(sign * amount, 0.0))
             for index, (axis, amount) in enumerate(zip(axes, amounts.T, strict=True))
             for way, sign in (("", 1.0), ("Reverse", -1.0))
             if (sign * amount).max() > 0

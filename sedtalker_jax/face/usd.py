@@ -9,6 +9,7 @@ Maya, Houdini, Blender, Unreal and Omniverse read it. Written by usd-core, Pixar
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -95,7 +96,7 @@ def write_usd(
         binding.CreateGeomBindTransformAttr(Gf.Matrix4d(1.0))
         binding.CreateBlendShapesAttr(names)
         shapes = []
-        for name, offsets in zip(targets.names, targets.shapes, strict=True):
+        for name, offsets in zip(_prim_names(targets.names), targets.shapes, strict=True):
             shape = UsdSkel.BlendShape.Define(stage, f"{ROOT}/Mesh/{name}")
             # Most shapes move a small part of the face: only the vertices that they move are listed.
             moved = np.flatnonzero(np.any(offsets != 0.0, axis=1))
@@ -112,6 +113,18 @@ def write_usd(
                 for time, value in zip(code, values, strict=True):
                     feeling.Set(float(value), float(time))
         stage.GetRootLayer().Save()
+
+
+def _prim_names(names: Sequence[str]) -> list[str]:
+    """Names of shapes as names of prims, each once: prims can't be called "jaw open" or "head.jawOpen"."""
+    from pxr import Tf
+
+    found: list[str] = []
+    for name in map(Tf.MakeValidIdentifier, names):
+        while name in found:
+            name += "_"
+        found.append(name)
+    return found
 
 
 def _paint(stage, mesh) -> None:

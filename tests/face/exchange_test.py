@@ -1,6 +1,7 @@
 """Files for other programs, read back by their formats' own libraries: the motion in them is the motion that was written."""
 
 import csv
+import dataclasses
 
 import numpy as np
 import pytest
@@ -92,6 +93,17 @@ def test_usd_holds_the_motion_and_the_emotion(tmp_path, suffix):
     for frame, expected in enumerate(made.vertices()):
         np.testing.assert_allclose(np.array(mesh.GetPointsAttr().Get(frame)), expected, atol=1e-6)
     assert (made.vertices() >= low - 1e-6).all() and (made.vertices() <= high + 1e-6).all()
+
+
+def test_usd_takes_any_names_of_shapes(tmp_path):
+    from pxr import Usd, UsdSkel
+
+    made = dataclasses.replace(targets(), names=("head.jaw open", "head_jaw open", "1 Lächeln"))
+    write_usd(tmp_path / "face.usda", made, FACES, FPS)
+    stage = Usd.Stage.Open(str(tmp_path / "face.usda"))
+    binding = UsdSkel.BindingAPI(stage.GetPrimAtPath("/Face/Mesh"))
+    assert tuple(binding.GetBlendShapesAttr().Get()) == made.names
+    assert len(set(binding.GetBlendShapeTargetsRel().GetTargets())) == 3
 
 
 def test_usd_passes_pixars_checks(tmp_path):

@@ -67,3 +67,11 @@ def test_a_still_face_has_no_detail(frames):
     made = MorphTargets.of(np.repeat(rest[None], frames, axis=0), rest)
     assert made.names == () and made.shapes.shape == (0, 20, 3) and made.weights.shape == (frames, 0)
     np.testing.assert_array_equal(made.vertices(), np.repeat(rest[None], frames, axis=0))
+
+
+def test_names_of_detail_are_no_names_of_the_basis():
+    rng = np.random.default_rng(2)
+    rest, shapes = rng.normal(size=(5, 3)), rng.normal(size=(2, 5, 3))
+    basis = BlendshapeBasis("own", rest, shapes, ("jawOpen", "detail01"))
+    made = MorphTargets.of(rest + rng.normal(0, 0.1, (6, 5, 3)), rest, basis)
+    assert made.names[:3] == ("jawOpen", "detail01", "detail_01") and len(set(made.names)) == len(made.names)
