@@ -117,6 +117,8 @@ def write_animation(
         basis = basis or BlendshapeBasis.known(animation.template)
         if basis is None:
             raise UserError(f"{target}: blendshape weights need blendshapes of the face")
+        # Shapes that the file has no place for must neither take part of the motion nor count as explaining it.
+        basis = basis.arkit_only()
         motion = vertices - animation.template.vertices
         weights = basis.weights(motion)
         write_live_link(target, basis, weights, fps)
@@ -126,16 +128,17 @@ def write_animation(
     else:
         from sedtalker_jax.face.blendshape_basis import BlendshapeBasis
         from sedtalker_jax.face.gltf import write_gltf
-        from sedtalker_jax.face.morph_targets import DETAIL, MorphTargets
+        from sedtalker_jax.face.morph_targets import MorphTargets
         from sedtalker_jax.face.usd import write_usd
 
-        targets = MorphTargets.of(vertices, animation.template.vertices, basis or BlendshapeBasis.known(animation.template))
+        basis = basis or BlendshapeBasis.known(animation.template)
+        targets = MorphTargets.of(vertices, animation.template.vertices, basis)
         if suffix == ".glb":
             write_gltf(target, targets, faces, fps)
         else:
             write_usd(target, targets, faces, fps, animation.track)
-        detail = sum(name.startswith(DETAIL) for name in targets.names)
-        report += f"; {len(targets.names) - detail} named shapes and {detail} of detail"
+        named = 0 if basis is None else len(basis.shape_names)
+        report += f"; {named} named shapes and {len(targets.names) - named} of detail"
     return report
 
 

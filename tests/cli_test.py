@@ -11,9 +11,12 @@ import soundfile
 from sedtalker_jax.cli import main
 from sedtalker_jax.emotion import EmotionTrack
 from sedtalker_jax.errors import UserError
+from sedtalker_jax.face.blendshape_basis import BlendshapeBasis
+from sedtalker_jax.face.live_link import read_live_link
 from sedtalker_jax.face.template import FaceTemplate
-from sedtalker_jax.inference.pipeline import SEDTalker
+from sedtalker_jax.inference.pipeline import Animation, SEDTalker
 from sedtalker_jax.inference.style import Style
+from sedtalker_jax.outputs import write_animation
 from sedtalker_jax.shared_flags import given_basis
 from tests.inference.talker import subject_talker
 
@@ -295,6 +298,20 @@ def test_blendshapes_of_a_face_come_from_a_file_where_it_has_no_rig(tmp_path):
     np.savez(file, mean=np.eye(3), shapes=np.ones((1, 3, 3)))
     with pytest.raises(UserError, match="basis.npz: its shapes have 3 vertices, the face 4"):
         basis(file, glb)
+
+
+def test_a_csv_says_what_arkits_weights_alone_leave_of_the_motion(tmp_path):
+    """A shape of another name explains the motion whole, but the file has no column for it."""
+    rest = np.random.default_rng(0).uniform(0, 0.2, (4, 3)).astype(np.float32)
+    moved, half = np.zeros((4, 3)), np.zeros((4, 3))
+    moved[:, 1] = half[:2, 1] = 0.01
+    basis = BlendshapeBasis("own", rest, np.stack([moved, half]), ("own", "jawOpen"))
+    face = FaceTemplate("scan", "mesh-4", rest, np.array([[0, 1, 2]], np.int32), {})
+    track = EmotionTrack(("neutral",), np.ones((1, 1)), np.zeros(1))
+    animation = Animation((rest + moved[None]).astype(np.float32), face.faces, 30.0, face, track)
+    report = write_animation(tmp_path / "talk.csv", animation, np.zeros(533, np.float32), basis=basis)
+    assert "blendshapes leave 7.07 of 10.00 mm" in report
+    assert read_live_link(tmp_path / "talk.csv")[0].max() == pytest.approx(1.0, abs=1e-3)
 
 
 def test_silence_gives_a_finite_result(smoke_checkpoint, tmp_path):

@@ -56,19 +56,23 @@ class BlendshapeBasis:
         `names` [W] are the shapes' names; without it 52 shapes are ARKit's in ARKit's order, and others are numbered.
 
         Raises:
-          UserError: missing file, or arrays that do not belong together.
+          UserError: missing file, arrays that do not belong together or are not finite, or shapes that move nothing.
         """
         source = Path(path)
         arrays = load_npz(source)
         for mean_name, shapes_name in (("meanshape", "blendshape"), ("mean", "shapes")):
             if mean_name in arrays and shapes_name in arrays:
-                mean = np.asarray(arrays[mean_name], np.float64).reshape(-1, 3)
-                shapes = np.asarray(arrays[shapes_name], np.float64)
-                if shapes.size % mean.size:
+                try:
+                    mean = np.asarray(arrays[mean_name], np.float64).reshape(-1, 3)
+                    shapes = np.asarray(arrays[shapes_name], np.float64).reshape(-1, *mean.shape)
+                except ValueError:
                     break
-                shapes = shapes.reshape(-1, *mean.shape)
+                if not (np.isfinite(mean).all() and np.isfinite(shapes).all() and shapes.any()):
+                    raise UserError(f"{source}: '{mean_name}' and '{shapes_name}' must be finite, and not all shapes zero")
                 return cls(source.name, mean, shapes, _names(source, arrays.get("names"), len(shapes)))
-        raise UserError(f"{source}: a basis needs 'meanshape' [V, 3] and 'blendshape' [W, V, 3]; it has {', '.join(arrays)}")
+        found = ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items()) or "nothing"
+        wanted = "'mean' [V, 3] and 'shapes' [W, V, 3], or 'meanshape' and 'blendshape'"
+        raise UserError(f"{source}: a basis needs {wanted}; it has {found}")
 
     @classmethod
     def known(cls, template: FaceTemplate) -> BlendshapeBasis | None:
@@ -117,7 +121,7 @@ class BlendshapeBasis:
             weights = self.complete(weights[:, : self.num_free])
         return self.mean + np.tensordot(weights, self.shapes, 1)
 
-    def arkit(self, weights: Float[np.ndarray, "F W"]) -> Float[np.ndarray, "F 52"]:
+    def arkit_weights(self, weights: Float[np.ndarray, "F W"]) -> Float[np.ndarray, "F 52"]:
         """ARKit's weights in ARKit's order; of a shape that is not here, 0. Shapes of other names are left out.
 
         Raises:
@@ -129,6 +133,19 @@ class BlendshapeBasis:
             if name in self.shape_names:
                 found[:, column] = weights[:, self.shape_names.index(name)]
         return found
+
+    def arkit_only(self) -> BlendshapeBasis:
+        """The shapes that ARKit's weights move, without those that have a weight of their own under another name.
+
+        Raises:
+          UserError: none of the shapes has a name of ARKit's.
+        """
+        self.check_arkit()
+        if self.complete is not None:
+            return self
+        kept = [index for index, name in enumerate(self.shape_names) if name in ARKIT_NAMES]
+        names = tuple(self.shape_names[index] for index in kept)
+        return dataclasses.replace(self, shapes=self.shapes[kept], shape_names=names)
 
     def check_arkit(self) -> None:
         """Finds out whether ARKit's weights mean anything here.

@@ -89,6 +89,23 @@ def test_a_file_names_its_shapes_or_has_arkits(tmp_path):
         BlendshapeBasis.load(save(tmp_path / "twice.npz", **few, names=np.array(["a", "a"])))
 
 
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"mean": np.zeros(0)}, r"a basis needs 'mean' \[V, 3\] and 'shapes' \[W, V, 3\].*it has mean \[0\]"),
+        ({"mean": np.zeros(10)}, "a basis needs"),
+        ({"shapes": np.zeros((2, 6, 3))}, "a basis needs"),
+        ({"shapes": np.array(["a", "b"])}, "a basis needs"),
+        ({"shapes": np.full((2, 7, 3), np.nan)}, "must be finite"),
+        ({"shapes": np.zeros((2, 7, 3))}, "not all shapes zero"),
+    ],
+)
+def test_a_file_that_holds_no_basis_is_named(tmp_path, changes, message):
+    arrays = dict(mean=np.ones((7, 3)), shapes=np.ones((2, 7, 3))) | changes
+    with pytest.raises(UserError, match=f"basis.npz: .*{message}"):
+        BlendshapeBasis.load(save(tmp_path / "basis.npz", **arrays))
+
+
 def test_shapes_go_to_another_face_of_the_same_vertices_and_unit():
     rng = np.random.default_rng(3)
     mean = rng.uniform(0, 0.25, (9, 3))
