@@ -124,7 +124,7 @@ def read_vertex_list(path: str | Path, num_vertices: int | None = None) -> Int[n
             values = np.array([int(word) for word in source.read_text().replace(",", " ").split()], np.int64)
     except FileNotFoundError as error:
         raise UserError(f"{source}: no such file; give a list of vertex indices") from error
-    except (OSError, ValueError, UnicodeDecodeError) as error:
+    except (*UNREADABLE_ARRAYS, OverflowError) as error:
         raise UserError(f"{source}: not a list of vertex indices ({error})") from error
     if not len(values) or not np.issubdtype(values.dtype, np.integer):
         raise UserError(f"{source}: holds no whole-number vertex indices")

@@ -26,6 +26,9 @@ def test_vertex_lists(tmp_path, separator):
         read_vertex_list(path)
     np.save(tmp_path / "lips.npy", np.array([5, 2]))
     np.testing.assert_array_equal(read_vertex_list(tmp_path / "lips.npy"), [2, 5])
+    (tmp_path / "lips.npy").write_bytes(b"")
+    with pytest.raises(UserError, match="lips.npy: not a list of vertex indices"):
+        read_vertex_list(tmp_path / "lips.npy")
     with pytest.raises(UserError, match="no such file"):
         read_vertex_list(tmp_path / "none.txt")
 

@@ -294,9 +294,9 @@ def _clip(
     template = row.get("template") or (speaker if speaker in templates else "template" if templates else MEAN_HEAD)
     if template not in (templates or (MEAN_HEAD,)):
         raise UserError(f"{root}: no template for {stem}: templates/{speaker}.ply or template.ply is needed")
-    emotion = resolve_label(row["emotion"]) if "emotion" in row else None
-    voice = resolve_label(row["voice_emotion"]) if "voice_emotion" in row else emotion
-    intensity = _number(root, stem, row, "intensity", "1", 0.0, 1.0)
+    emotion = _label(root, stem, row, "emotion")
+    voice = _label(root, stem, row, "voice_emotion") or emotion
+    intensity = _number(_cell(root, stem, "intensity"), row.get("intensity", "1"), 0.0, 1.0)
     strength = 0.0 if emotion in (None, NEUTRAL) else intensity
     # The column says how strong the face is; of the voice it tells where the face has the same emotion, or none.
     of_voice = "intensity" in row and emotion in (None, voice)
@@ -324,24 +324,36 @@ def _fps(root: Path, stem: str, row: Mapping[str, str], motion: Path, options: M
     if motion.suffix == ".csv":
         return _weights(motion)[1]
     if "fps" in row:
-        return _number(root, stem, row, "fps", "", 1.0, 1000.0)
+        return _number(_cell(root, stem, "fps"), row["fps"], 1.0, 1000.0)
     stored = _npz_array(motion, "fps")
     if stored is not None:
-        return float(stored)
+        return _number(f"{motion}: its fps", str(np.squeeze(stored)), 1.0, 1000.0)
     if not options["capture_fps"]:
         raise UserError(f"{motion}: how many frames per second? give --option capture_fps=N, or a column fps in clips.csv")
-    return _number(root, stem, {"fps": options["capture_fps"]}, "fps", "", 1.0, 1000.0)
+    return _number("--option capture_fps", options["capture_fps"], 1.0, 1000.0)
 
 
-def _number(root: Path, stem: str, row: Mapping[str, str], name: str, default: str, low: float, high: float) -> float:
-    text = row.get(name, default)
+def _cell(root: Path, stem: str, name: str) -> str:
+    """A cell of clips.csv, for messages."""
+    return f"{root / 'clips.csv'}: {name} of {stem}"
+
+
+def _number(what: str, text: str, low: float, high: float) -> float:
     try:
         value = float(text)
     except ValueError:
         value = float("nan")
     if not low <= value <= high:
-        raise UserError(f"{root / 'clips.csv'}: {name} {text!r} of {stem} must be a number from {low:g} to {high:g}")
+        raise UserError(f"{what}, {text!r}, must be a number from {low:g} to {high:g}")
     return value
+
+
+def _label(root: Path, stem: str, row: Mapping[str, str], name: str) -> str | None:
+    """The canonical emotion in a cell, None of an empty one."""
+    if name not in row:
+        return None
+    with about(_cell(root, stem, name)):
+        return resolve_label(row[name])
 
 
 def _with_splits(clips: Sequence[FaceClip]) -> tuple[list[FaceClip], str]:

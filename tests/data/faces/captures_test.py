@@ -116,9 +116,9 @@ def test_archives_with_rate_weights_and_a_moving_expression(tmp_path):
 @pytest.mark.parametrize(
     "table, message",
     [
-        ("id,emotion\na_1,angry!", "unknown emotion 'angry!'"),
-        ("id,emotion,intensity\na_1,angry,3", "intensity '3' of a_1 must be a number from 0 to 1"),
-        ("id,fps\na_1,fast", "fps 'fast' of a_1"),
+        ("id,emotion\na_1,angry!", "clips.csv: emotion of a_1: unknown emotion 'angry!'"),
+        ("id,emotion,intensity\na_1,angry,3", "clips.csv: intensity of a_1, '3', must be a number from 0 to 1"),
+        ("id,fps\na_1,fast", "clips.csv: fps of a_1, 'fast', must be"),
         ("id,split\na_1,dev", "split 'dev' of a_1; give train, valid, test"),
         ("id,split\na_1,train\na_2,", "a_2 has no split, though others have"),
         ("name\na_1", "id is needed"),
@@ -130,6 +130,15 @@ def test_mistakes_in_the_table_are_named(tmp_path, table, message):
     root = write(tmp_path, ["a_1", "a_2"])
     (root / "clips.csv").write_text(table + "\n")
     with pytest.raises(UserError, match=message.replace("(", r"\(")):
+        listed(root, capture_fps="24")
+
+
+def test_rates_that_no_capture_has_are_named_where_they_stand(tmp_path):
+    root = write(tmp_path / "captures", ["a_1", "a_2"])
+    with pytest.raises(UserError, match="^--option capture_fps, 'film', must be a number from 1 to 1000"):
+        listed(root, capture_fps="film")
+    np.savez(root / "vertices" / "a_1.npz", vertices=np.zeros((F, 3 * V)), fps=0.0)
+    with pytest.raises(UserError, match="a_1.npz: its fps, '0.0', must be"):
         listed(root, capture_fps="24")
 
 
