@@ -50,7 +50,8 @@ def replace_when_complete(path: str | os.PathLike) -> Iterator[Path]:
         raise UserError(f"{target}: is a directory; give the name of a file")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.stem}.", suffix=target.suffix, dir=target.parent)
+        # A short name: beside a target whose name is as long as names may be, a longer one could not be made.
+        handle, name = tempfile.mkstemp(prefix=".part-", suffix=target.suffix, dir=target.parent)
     except OSError as error:
         raise UserError(f"{target}: can't be written ({error.strerror}); choose a writable place") from error
     os.close(handle)

@@ -289,6 +289,12 @@ def test_bytes_that_are_not_text_are_explained(tmp_path):
         EmotionTrack.load(path)
 
 
+def test_names_may_be_as_long_as_the_file_system_has_them(tmp_path):
+    path = tmp_path / ("声" * 83 + ".txt")
+    write_segments(path, [Segment(0.0, 1.0, "happy")])
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
 def test_unwritable_places_and_unknown_suffixes(tmp_path):
     track = random_track(7)
     with pytest.raises(UserError, match="unknown emotion track format"):
