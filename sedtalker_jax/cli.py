@@ -219,6 +219,8 @@ def _given_shaping(arguments: argparse.Namespace) -> Callable[[EmotionTrack], Em
 
     if arguments.mood_share is not None and arguments.mood is None:
         raise UserError("--mood-share: says how far to go to a --mood; give one of them too")
+    if arguments.mood_share is not None and not 0.0 <= arguments.mood_share <= 1.0:
+        raise UserError(f"--mood-share {arguments.mood_share}: must lie between 0 and 1")
     names = ("contrast", "max_emotions", "transition", "strength")
     given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
     if arguments.mood_share is not None:

@@ -124,6 +124,7 @@ def test_bad_audio_gets_one_line_and_leaves_the_old_output(command, make, smoke_
         (["--out", "{tmp}/x.npy", "--max-emotions", "9"], "shaping: max_emotions must lie between 1 and 7"),
         (["--out", "{tmp}/x.npy", "--mood", "hapy"], "did you mean 'happy'"),
         (["--out", "{tmp}/x.npy", "--mood-share", "0.5"], "--mood-share"),
+        (["--out", "{tmp}/x.npy", "--mood", "sad", "--mood-share", "2"], "--mood-share 2.0: must lie between 0 and 1"),
         (["--out", "{tmp}/x.npy", "--keys", "{tmp}/no.json"], "no.json"),
         (["--out", "{tmp}/x.csv", "--basis", "{tmp}/no.npz"], "no.npz"),
     ],
