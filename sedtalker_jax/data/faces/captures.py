@@ -100,7 +100,8 @@ class Captures(FaceCorpus):
         motions |= listed_files(root / "vertices", ".npy") | listed_files(root / "vertices", ".npz")
         sounds: dict[str, Path] = {}
         for suffix in reversed(SOUND_SUFFIXES):
-            sounds |= listed_files(root / "wav", suffix)
+            # Many recorders write .WAV.
+            sounds |= listed_files(root / "wav", suffix.upper()) | listed_files(root / "wav", suffix)
         if not motions:
             raise UserError(
                 f"{root}: no captures: expected vertices/<clip>.npy or .npz, or weights/<clip>.csv, and wav/<clip>.wav; "

@@ -153,6 +153,8 @@ def test_what_is_missing_is_named(tmp_path):
     (root / "wav" / "a_2.wav").rename(root / "wav" / "a_3.wav")
     found = trees.reasons(listed(root, capture_fps="24"))
     assert found == {"no sound": {"a_2"}, "no motion": {"a_3"}}
+    (root / "wav" / "a_1.wav").rename(root / "wav" / "a_1.WAV")
+    assert trees.reasons(listed(root, capture_fps="24")) == found
     _, made = trees.build(CORPUS, root, tmp_path / "none", capture_fps="24", regions="none")
     assert FaceSpace.load(tmp_path / "none" / "face_space.npz").regions == {} and set(made) == {"a_1"}
     with pytest.raises(UserError, match="no captures: expected vertices/<clip>.npy"):
