@@ -94,6 +94,7 @@ def test_flat_vertices_may_lie_in_an_npz(files):
         (["a={d}/bored.npz"], "bored.npz: labels without a face: bored"),
         (["a={d}/ours.npz", "--track", "a={d}/bored.json"], "bored.json: labels without a face: bored"),
         (["a={d}/ours.npz", "--audio", "{d}/both.mp4"], "both.mp4: the same command reads it"),
+        ([f"{name}={{d}}/ours.npz" for name in "abcde"] + ["--size", "4096"], "both.mp4: 5 faces of 4096 pixels"),
     ],
 )
 def test_what_does_not_fit_is_named_in_one_line(files, arguments, expected, capsys):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sedtalker_jax.emotion.track import EmotionTrack
 
 PLOT_HEIGHT = 62
+MAX_WIDTH = 16_384  # pixels; x264 takes no wider picture
 _INK = (40, 40, 44)
 
 
@@ -177,7 +178,8 @@ def write_panels(
       progress: shows a bar.
 
     Raises:
-      UserError: when the path does not end in .mp4, cannot be written, or rendering is not possible here.
+      UserError: when the path does not end in .mp4, cannot be written, the faces are too wide together, or rendering is not
+        possible here.
     """
     path = Path(path)
     if path.suffix.lower() != ".mp4":
@@ -190,6 +192,11 @@ def write_panels(
     except ImportError as error:
         raise UserError(f"writing {path} needs PyAV ({error}); install requirements.txt, or write vertices (.npy)") from None
     size = max(64, size - size % 2)
+    if size * len(panels) > MAX_WIDTH:
+        raise UserError(
+            f"cannot write {path}: {len(panels)} faces of {size} pixels are wider than the {MAX_WIDTH} that H.264 holds here; "
+            f"make them {MAX_WIDTH // len(panels)} at most, or fewer"
+        )
     frames = range(num_frames)
     if progress:
         from tqdm import tqdm
