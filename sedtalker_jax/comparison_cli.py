@@ -11,7 +11,7 @@ import numpy as np
 from sedtalker_jax.emotion import EmotionTrack
 from sedtalker_jax.errors import UNREADABLE_ARRAYS, UserError, about
 from sedtalker_jax.face.mesh_files import MESH_SUFFIXES
-from sedtalker_jax.face.template import load_template
+from sedtalker_jax.face.template import check_triangles, load_template
 from sedtalker_jax.face.video import Panel, write_panels
 from sedtalker_jax.outputs import check_distinct, check_output, check_size
 
@@ -75,7 +75,7 @@ def read_panel(name: str, path: Path, template: str | None, track: Path | None, 
         else:
             with stored:
                 vertices, fps = _checked(stored["vertices"], path), float(stored["fps"])
-                faces = _checked_faces(stored["faces"], vertices.shape[1], path)
+                faces = check_triangles(stored["faces"], vertices.shape[1], path)
                 grid = float(stored["track_frame_rate"]), float(stored["track_start"])
                 with about(path):
                     labels = tuple(map(str, stored["labels"]))
@@ -106,13 +106,6 @@ def _checked(vertices: np.ndarray, path: Path) -> np.ndarray:
     if vertices.ndim != 3 or vertices.shape[-1] != 3 or not vertices.size or not np.isfinite(vertices).all():
         raise UserError(f"{path}: shape {list(vertices.shape)} is no finite motion of vertices [F, V, 3]")
     return vertices
-
-
-def _checked_faces(faces: np.ndarray, num_vertices: int, path: Path) -> np.ndarray:
-    whole = np.issubdtype(faces.dtype, np.integer) and faces.ndim == 2 and faces.shape[1] == 3
-    if not whole or faces.min(initial=0) < 0 or faces.max(initial=0) >= num_vertices:
-        raise UserError(f"{path}: its faces {faces.dtype} {list(faces.shape)} are no triangles of {num_vertices} vertices")
-    return faces
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -134,6 +134,29 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:160] or type(error).__name__
 
 
+def check_triangles(faces: np.ndarray, num_vertices: int, path: Path) -> np.ndarray:
+    """Triangles that a file holds, as int32 [M, 3]; M is 0 of an empty array.
+
+    Raises:
+      UserError: another shape, or anything but numbers of vertices.
+    """
+    if not faces.size:
+        return np.zeros((0, 3), np.int32)
+    if faces.ndim != 2 or faces.shape[1] != 3 or not _are_indices(faces, num_vertices):
+        raise UserError(
+            f"{path}: its faces {faces.dtype} {list(faces.shape)} are no triangles of {num_vertices} vertices; "
+            "give a mesh of those"
+        )
+    return faces.astype(np.int32)
+
+
+def _are_indices(array: np.ndarray, count: int) -> bool:
+    """Whether all are whole numbers, of whatever type, from 0 to count - 1."""
+    if not (np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)):
+        return not array.size
+    return bool(((array >= 0) & (array < count) & (array == np.floor(array))).all())
+
+
 def load_template(path: str | os.PathLike, name: str | None = None) -> FaceTemplate:
     """Reads a template from .ply, .obj, .npy ([V, 3]) or .npz.
 
@@ -177,14 +200,10 @@ def load_template(path: str | os.PathLike, name: str | None = None) -> FaceTempl
         raise UserError(
             f"the face in {path} is {height:.4g} high; vertices must be in metres with y up (a head has about 0.25)"
         )
-    faces = np.asarray(faces)
-    if faces.size % 3 or not np.issubdtype(faces.dtype, np.number):
-        raise UserError(f"{path} must hold triangles of shape [M, 3], got {faces.dtype} {list(faces.shape)}")
-    faces = faces.reshape(-1, 3).astype(np.int32)
-    for what, indices in (("triangles", faces), *((f"region '{key}'", value) for key, value in regions.items())):
-        whole = np.issubdtype(indices.dtype, np.integer) or not indices.size
-        if not whole or indices.min(initial=0) < 0 or indices.max(initial=0) >= len(vertices):
-            raise UserError(f"{path} is damaged: its {what} must be numbers of vertices that exist")
+    faces = check_triangles(faces, len(vertices), path)
+    for key, indices in regions.items():
+        if not _are_indices(indices, len(vertices)):
+            raise UserError(f"{path} is damaged: its region '{key}' must be numbers of vertices that exist")
     regions = {key: value.astype(np.int32) for key, value in regions.items()}
     topology = topology or topology_name(len(vertices), len(faces), faces)
     from sedtalker_jax.face.chart import TOPOLOGY, chart

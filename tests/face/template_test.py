@@ -84,7 +84,7 @@ def bad_files(d):
     np.save(d / "renamed.npy", TEMPLATE.vertices)
     (d / "renamed.npy").rename(d / "renamed.npz")
     np.savez(d / "objects.npz", vertices=TEMPLATE.vertices.astype(object))
-    np.savez(d / "pairs.npz", vertices=TEMPLATE.vertices, faces=np.zeros((2, 2), np.int32))
+    np.savez(d / "quads.npz", vertices=TEMPLATE.vertices, faces=np.zeros((3, 4), np.int32))
     np.savez(d / "region.npz", vertices=TEMPLATE.vertices, region_lips=np.array([TEMPLATE.num_vertices]))
     np.savez(d / "damaged.npz", vertices=TEMPLATE.vertices)
     damaged = bytearray((d / "damaged.npz").read_bytes())
@@ -108,7 +108,7 @@ def bad_files(d):
         d / "renamed.npz": "not an .npz file",
         d / "objects.npz": "not an .npz file",
         d / "damaged.npz": "not an .npz file",
-        d / "pairs.npz": "triangles of shape [M, 3]",
+        d / "quads.npz": "int32 [3, 4] are no triangles",
         d / "region.npz": "region 'lips'",
     }
 

@@ -59,7 +59,7 @@ from sedtalker_jax.face.live_link import read_live_link
 from sedtalker_jax.face.mesh_files import MESH_SUFFIXES, load_npz
 from sedtalker_jax.face.regions import head_regions
 from sedtalker_jax.face.rig import ARKIT_NAMES
-from sedtalker_jax.face.template import SUFFIXES, FaceTemplate, read_mesh, topology_name
+from sedtalker_jax.face.template import SUFFIXES, FaceTemplate, check_triangles, read_mesh, topology_name
 
 SOUND_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".m4a")
 UNITS: Mapping[str, float] = MappingProxyType({"m": 1.0, "cm": 0.01, "mm": 0.001})
@@ -169,8 +169,8 @@ class Captures(FaceCorpus):
         meshes = [path for path in files.values() if path.suffix.lower() in (*MESH_SUFFIXES, ".npz")]
         path = find_mesh(options["mesh"], meshes, "a template as .ply or .obj")
         faces = read_mesh(path)[1] if path.suffix.lower() in MESH_SUFFIXES else load_npz(path).get("faces", np.zeros((0, 3)))
-        faces = np.asarray(faces).reshape(-1, 3).astype(np.int32)
-        if not len(faces) or faces.max() >= num_vertices:
+        faces = check_triangles(faces, num_vertices, path)
+        if not len(faces):
             raise UserError(f"{path}: has no triangles of {num_vertices} vertices; give --option mesh=FILE")
         regions: Mapping[str, np.ndarray] = {}
         notes = {"triangles": path.name}
