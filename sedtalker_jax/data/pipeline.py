@@ -88,6 +88,8 @@ class PipelineConfig:
             object.__setattr__(self, "joins", JoinConfig(**self.joins))
         if isinstance(self.cross_fade, Mapping):
             object.__setattr__(self, "cross_fade", FadeConfig(**self.cross_fade))
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size={self.batch_size}: must be 1 or more")
         if self.bucket_seconds[-1] != self.max_seconds or list(self.bucket_seconds) != sorted(self.bucket_seconds):
             raise ValueError(f"bucket_seconds={self.bucket_seconds} must rise and end at max_seconds={self.max_seconds}")
         if len(self.track_shares) not in (3, 4):

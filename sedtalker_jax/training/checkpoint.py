@@ -33,6 +33,13 @@ class CheckpointConfig:
     keep: int = 2
     keep_every_steps: int = 0
 
+    def __post_init__(self):
+        if min(self.every_steps, self.keep) < 1 or self.keep_every_steps < 0:
+            raise ValueError(
+                f"checkpoint.every_steps={self.every_steps} and keep={self.keep} must be 1 or more, "
+                f"keep_every_steps={self.keep_every_steps} 0 or more"
+            )
+
 
 class Checkpointer:
     """Orbax manager over workdir/checkpoints with three items: `state`, `data` and `meta`.

@@ -129,6 +129,9 @@ class Experiment:
             a pretrained encoder can't be read.
           ValueError: a field of the config has a value that it can't have.
         """
+        for name in ("num_steps", "eval_every", "log_every", "accumulation"):
+            if config[name] < 1:
+                raise ValueError(f"{name}={config[name]}: must be 1 or more")
         self.config = config
         self.streams = streams_of(config.data, config.pipeline, [half for half in HALVES.values() if config.model.get(half)])
         self.pipeline = self.streams[0].pipeline

@@ -29,6 +29,8 @@ class ParallelConfig:
     def __post_init__(self):
         if self.mode not in ("pmap", "jit"):
             raise ValueError(f"parallel.mode={self.mode!r}: expected 'pmap' or 'jit'")
+        if self.fsdp < 1:
+            raise ValueError(f"parallel.fsdp={self.fsdp}: must be 1 or more")
         if self.mode == "pmap" and self.fsdp != 1:
             raise ValueError(f"parallel.fsdp={self.fsdp}: only parallel.mode='jit' shards the state")
 

@@ -107,3 +107,15 @@ def test_records_without_a_validation_split_train_and_say_so_at_the_start(lackin
         assert plan[-1] == f"no validation on {', '.join(directories.split(','))}: no records of a validation split"
         assert experiment.validate(types.SimpleNamespace(ema_params={}, frozen={})) == {}
     assert "no validation" not in str(RunPlan.of(Experiment(smoke(tiny_world), tmp_path / "run")))
+
+
+COUNTS = (
+    "num_steps", "eval_every", "log_every", "accumulation", "checkpoint.every_steps", "checkpoint.keep", "pipeline.batch_size",
+    "parallel.fsdp",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("field", COUNTS)
+def test_counts_of_none_are_refused_before_anything_is_compiled(field, tiny_world, tmp_path):
+    with pytest.raises(ValueError, match=rf"{field.rpartition('.')[2]}=0.* 1 or more"):
+        Experiment(smoke(tiny_world, **{field: 0}), tmp_path)
