@@ -207,8 +207,11 @@ class Experiment:
         for name, field in PRETRAINED_FIELDS.items():
             source = model.pop(field, "")
             if source:
-                encoder, self._pretrained[name] = load_pretrained_encoder(source, **_tuples(model.get(name) or {}))
+                encoder, params = load_pretrained_encoder(source, **_tuples(model.get(name) or {}))
                 model[name] = dataclasses.asdict(encoder.config)
+                # A run that goes on has its weights from the checkpoint: these would take room on a device until it ends.
+                if not self._begun:
+                    self._pretrained[name] = params
         return model
 
     def _codec(self, workdir: pathlib.Path) -> FaceCodec | None:

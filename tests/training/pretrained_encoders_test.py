@@ -72,6 +72,11 @@ def test_each_encoder_begins_from_its_own_checkpoint_and_keeps_its_frozen_parts_
     assert set(state.frozen["encoder"]) == {"feature_extractor"}
     assert {"frozen_layers", "feature_extractor"} < set(state.frozen["content_encoder"])
     assert set(state.frozen) == {"encoder", "content_encoder"}
+    # A run that has begun goes on with its checkpoint's weights, and must not hold the published ones as well.
+    meta = tmp_path / "checkpoints" / "2" / "meta" / "metadata"
+    meta.parent.mkdir(parents=True)
+    meta.write_text("{}")
+    assert Experiment(config, tmp_path).load_pretrained(state) is state
 
 
 def test_training_a_checkpoint_and_use(as_users_compile, config, checkpoints, tmp_path):
