@@ -41,7 +41,7 @@ from sedtalker_jax.training.losses import JointObjective, LossConfig
 from sedtalker_jax.training.motion_losses import FaceLossConstants
 from sedtalker_jax.training.motion_readers import READER_TERMS, FrozenReader, fit_reader, reader_file
 from sedtalker_jax.training.optim import OptimConfig, learning_rate_schedule, make_optimizer
-from sedtalker_jax.training.parallel import Parallel, ParallelConfig, mesh_of, share_out
+from sedtalker_jax.training.parallel import Parallel, ParallelConfig, first_has_written, mesh_of, share_out
 from sedtalker_jax.training.state import TrainState, combine, partition
 from sedtalker_jax.training.streams import HALVES, streams_of
 
@@ -142,6 +142,8 @@ class Experiment:
         # What a run without a checkpoint left is of no use to this one, which may have another config.
         self._begun = _holds_checkpoint(workdir)
         self.codec = self._codec(pathlib.Path(workdir))
+        if self.codec is not None and first_has_written("face statistics"):
+            self.codec = FaceCodec.load(workdir)
         sizes = None if self.codec is None else dict(rank=self.codec.rank, template_size=self.codec.template_basis.shape[0])
         model = self._resolved_model()
         self.model_config = model_config(model, sizes)
@@ -270,6 +272,10 @@ class Experiment:
             readers[term] = fit_reader(term, self.codec, self._face_records, self.labels, self.config.seed, animator_size=size)
             if jax.process_index() == 0:
                 readers[term].save(path)
+        if readers and first_has_written("motion readers"):
+            # Terms that share a file share the object too: the programs of all processes must be one and the same.
+            loaded = {name: FrozenReader.load(workdir / name) for name in map(reader_file, readers)}
+            readers = {term: loaded[reader_file(term)] for term in readers}
         return readers
 
     @functools.cached_property

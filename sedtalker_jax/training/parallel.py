@@ -134,6 +134,24 @@ def keep_compiled(directory: str | os.PathLike) -> None:
         jax.config.update("jax_compilation_cache_dir", str(directory))
 
 
+def first_has_written(what: str) -> bool:
+    """Waits until the first of several processes has come here too; False, at once, where there is one alone.
+
+    What is fitted before a run becomes a constant of its programs, which must be the same in every process. Each fits it, so
+    that all find out about mistakes in the data, but hosts don't agree to the last bit, nor a GPU with itself: all then read
+    what the first one wrote.
+
+    Args:
+      what: name of the meeting; all processes come to the same ones in the same order.
+    """
+    if jax.process_count() == 1:
+        return False
+    from jax.experimental import multihost_utils
+
+    multihost_utils.sync_global_devices(what)
+    return True
+
+
 def mesh_of(tree: Any) -> contextlib.AbstractContextManager:
     """`jax.set_mesh` of the mesh that a tree's arrays lie on, for programs that are jitted for several devices beside the step.
 

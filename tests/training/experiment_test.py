@@ -1,16 +1,21 @@
 """What an experiment takes from its data beside the batches."""
 
+import dataclasses
 import json
 import shutil
 import types
 
+import jax
 import numpy as np
 import pytest
+from jax.experimental import multihost_utils
 
 from configs import demo
 from sedtalker_jax.data import records
+from sedtalker_jax.data.face_codec import FaceCodec
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.face.space import FaceSpace
+from sedtalker_jax.training import experiment as experiment_module
 from sedtalker_jax.training.experiment import Experiment, RunPlan, label_weights, shared_space, training_subjects
 
 
@@ -119,3 +124,25 @@ COUNTS = (
 def test_counts_of_none_are_refused_before_anything_is_compiled(field, tiny_world, tmp_path):
     with pytest.raises(ValueError, match=rf"{field.rpartition('.')[2]}=0.* 1 or more"):
         Experiment(smoke(tiny_world, **{field: 0}), tmp_path)
+
+
+def test_all_processes_read_what_the_first_one_fitted(tiny_world, tmp_path, monkeypatch):
+    fields = {"loss.shown_emotion": 1.0, "data.codec_clips": 12}
+    first = Experiment(smoke(tiny_world, **fields), tmp_path)
+    # A host that counts otherwise in the last digit.
+    fit, mean = FaceCodec.fit, first.codec.motion_mean
+    monkeypatch.setattr(
+        FaceCodec, "fit", lambda *given: dataclasses.replace(fit(*given), motion_mean=np.nextafter(mean, np.float32(np.inf)))
+    )
+    fitted = experiment_module.fit_reader
+    monkeypatch.setattr(
+        experiment_module, "fit_reader", lambda *given, **sizes: dataclasses.replace(fitted(*given, **sizes), scale=2.0)
+    )
+    met = []
+    monkeypatch.setattr(multihost_utils, "sync_global_devices", met.append)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    second = Experiment(smoke(tiny_world, **fields), tmp_path)
+    np.testing.assert_array_equal(second.codec.motion_mean, mean)
+    assert second.objective.readers["shown_emotion"].scale == first.objective.readers["shown_emotion"].scale != 2.0
+    assert met == ["face statistics", "motion readers"]
