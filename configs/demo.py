@@ -1,7 +1,7 @@
 """The demo: diarizer and animator trained together on the built-in world, from scratch, in minutes on two CPU cores.
 
 Command:  make demo      or, after making the world,  python train.py --config=configs/demo.py --workdir=runs/demo
-Variants: configs/demo.py:causal (an animator that sees no later frame and takes recordings of any length in one pass), :smoke.
+Variants: configs/demo.py:causal (an animator that sees no later step and takes recordings of any length in one pass), :smoke.
 """
 
 from ml_collections import ConfigDict

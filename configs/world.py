@@ -2,7 +2,7 @@
 
 Command:  python -m sedtalker_jax.data.synthetic --rules configs/world_rules.toml --subset full --out runs/world-full
           python train.py --config=configs/world.py --workdir=runs/world
-Variants: configs/world.py:causal (an animator that sees no later frame), :smoke.
+Variants: configs/world.py:causal (an animator that sees no later step), :smoke.
 """
 
 from ml_collections import ConfigDict

@@ -149,7 +149,7 @@ def apply_variant(config: ConfigDict, arg: str) -> None:
 
 
 def make_causal(config: ConfigDict) -> None:
-    """In place: an animator that sees no later frame, and in its attention 4 s of earlier ones (at 30 fps).
+    """In place: an animator that sees no frame after its step's last, and in its attention 4 s of earlier ones (at 30 fps).
 
     It takes recordings of any length in one pass, with a state of fixed size (sedtalker_jax.inference.streaming).
     """

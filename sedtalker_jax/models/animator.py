@@ -30,7 +30,8 @@ class AnimatorConfig:
     template_size: size of the template code (coefficients in the basis of the training templates).
     condition_width: width of the emotion condition.
     frame_stacking: animation frames joined into one step of the stack, whose cost falls by as much. Every frame keeps its own
-      features going in, its own condition at the head and its own motion coming out.
+      features going in, its own condition at the head and its own motion coming out. In a causal stack a frame so sees to
+      the end of its step, up to frame_stacking - 1 later frames.
     condition_reach: frames on either side over which the emotion condition is smoothed with learned kernels: a track jumps
       where the diarizer changes its mind, a face takes its time. 0 leaves it as it is.
     motion_reach: the same for the features that the head reads, so that it finds slow ones for the forehead beside quick ones

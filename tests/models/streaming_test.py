@@ -66,6 +66,17 @@ def streamed(model, params, inputs, mask, size: int):
     return np.concatenate(motions, axis=1)[:, :total], state
 
 
+@pytest.mark.parametrize("stacking", [1, 2, 3])
+def test_a_causal_animator_hears_a_frame_no_further_than_to_the_end_of_its_step(stacking):
+    model = causal_model("MA", stacking=stacking)
+    params, inputs, mask = parameters(model), frames(1, 12), jnp.ones((1, 12), bool)
+    before = whole_pass(model, params, inputs, mask)
+    for changed in (6, 7, 8):
+        content = inputs[0].at[:, changed].add(1.0)
+        moved = np.abs(whole_pass(model, params, (content, *inputs[1:]), mask) - before).max(axis=(0, 2)) > 1e-6
+        assert np.flatnonzero(moved)[0] == changed // stacking * stacking
+
+
 @pytest.mark.parametrize(("pattern", "stacking", "learned"), [("MEAG", 1, 4), ("GAEM", 2, 0)])
 def test_the_pieces_of_a_recording_are_the_whole(pattern, stacking, learned):
     model = causal_model(pattern, stacking=stacking, learned=learned)
