@@ -63,6 +63,11 @@ class BackboneConfig:
                 f"width={self.width} must be a multiple of num_heads={self.num_heads}, "
                 f"and that of num_kv_heads={self.num_kv_heads}"
             )
+        rotated = self.width if self.learned_rotary_rank else self.width // self.num_heads
+        if "A" in self.pattern and rotated % 2:
+            raise ValueError(f"width={self.width}, num_heads={self.num_heads}: rotary positions need an even width of a head")
+        if "E" in self.pattern and not 1 <= self.top_k <= self.num_experts:
+            raise ValueError(f"top_k={self.top_k} must lie within 1 and num_experts={self.num_experts}")
 
     @property
     def obstacle_to_streaming(self) -> str | None:

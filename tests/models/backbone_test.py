@@ -156,3 +156,18 @@ def test_recurrent_units_agree_with_the_equations_written_out():
     states = [run(params["forward_cell"], range(L)), run(params["backward_cell"], reversed(range(L)))]
     expected = np.concatenate(states, axis=1) @ np.asarray(params["out_proj"]["kernel"])
     np.testing.assert_allclose(apply(variables, x, mask)[0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        (dict(pattern="MA", width=12, num_heads=4), "an even width of a head"),
+        (dict(pattern="ME", num_experts=1), "top_k=2 must lie within 1 and num_experts=1"),
+        (dict(pattern="ME", top_k=0), "top_k=0 must lie within 1"),
+    ],
+)
+def test_shapes_that_no_block_can_have_are_refused(sizes, message):
+    with pytest.raises(ValueError, match=message):
+        BackboneConfig(**sizes)
+    # Of a kind of block that the stack lacks the sizes don't matter.
+    BackboneConfig(**sizes | dict(pattern="M"))
