@@ -128,7 +128,7 @@ def run(arguments: argparse.Namespace) -> None:
         if shapes is None:
             raise UserError(f"--send: no blendshapes are known for topology {face.topology}; give them as --basis FILE.npz")
         with about("--send"):
-            shapes.check_arkit()
+            shapes = shapes.arkit_only()
             sender = LiveLinkSender(*_address(arguments.send), subject=arguments.name, fps=model.fps)
     model, subject = given_manner(arguments, model)
     embedding = given_embedding(arguments, model)
@@ -244,7 +244,7 @@ class Playout(threading.Thread):
         """Takes frames to show."""
         weights = self._basis.weights(piece.vertices - self._rest, start=self._weights, sweeps=SWEEPS)
         self._weights = weights[-1]
-        for number, row in enumerate(self._basis.arkit(weights)):
+        for number, row in enumerate(self._basis.arkit_weights(weights)):
             self._frames.put((piece.first_frame + number, row))
 
     def run(self) -> None:

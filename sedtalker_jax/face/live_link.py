@@ -52,7 +52,7 @@ def write_live_link(path: str | os.PathLike, basis: BlendshapeBasis, weights: Fl
     with replace_when_complete(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["Timecode", "BlendShapeCount", *(name[0].upper() + name[1:] for name in ORDER), *ANGLES])
-        for frame, row in enumerate(basis.arkit(weights)[:, columns]):
+        for frame, row in enumerate(basis.arkit_weights(weights)[:, columns]):
             values = [f"{value:.5f}" for value in row]
             rows.writerow([_time_code(frame, fps), len(ORDER) + len(ANGLES), *values, *["0"] * len(ANGLES)])
 

@@ -103,31 +103,31 @@ def test_what_is_said_later_changes_no_frame_that_was_handed_out():
 
 
 def test_neighbouring_steps_are_faded():
-    """A model whose motion is new at every step: handed-out frames begin near what the step before made of them."""
+    """A model whose motion is another constant at every step: what is shown goes over from one to the next, frame by frame."""
     talker = subject_talker()
     session, made = LiveSession(talker, lookahead_s=0.2), []
+    rank = talker.codec.space.basis.shape[0]
     rng = np.random.default_rng(0)
 
     def animated(window, felt):
         frames = axes.num_animation_frames(len(window), 30)
         track = EmotionTrack.trajectory(["happy"], 1.0, len(window) / RATE, talker.labels)
         made.append(float(rng.normal()))
-        rank = talker.codec.space.basis.shape[0]
         return track, np.zeros((frames, len(talker.labels) - 1), np.float32), np.full((frames, rank), made[-1], np.float32)
 
     session._animated = animated
     pieces = session.push(np.zeros(RATE, np.float32))
-    fade = round(FADE_S * 30)
-    assert len(pieces) == len(made) > 5 and fade == 3
-    share = np.array([0.25, 0.5, 0.75])
-    shown = [np.full(len(pieces[0].vertices), made[0])]
-    for before, now, piece in zip(made, made[1:], pieces[1:], strict=False):
-        shown.append((before * (1 - share) + now * share)[: len(piece.vertices)])
-    rank = talker.codec.space.basis.shape[0]
-    expected = talker.codec.vertices(
-        session.face.vertices, np.repeat(np.concatenate(shown)[:, None], rank, 1).astype(np.float32)
-    )
-    np.testing.assert_allclose(vertices(pieces), expected, atol=1e-6)
+    assert len(pieces) == len(made) > 5
+    # Steps of 0.1 s hand out 3 of the 9 frames that one makes; the other 6, or as many as FADE_S has, are faded from.
+    ahead = np.zeros(0)
+    for number, (now, piece) in enumerate(zip(made, pieces, strict=True)):
+        fade = min(len(ahead), round(FADE_S * 30))
+        assert fade == (0 if number == 0 else 5)
+        share = np.arange(1, fade + 1) / (fade + 1)
+        expected = np.append(ahead[:fade] * (1 - share) + now * share, np.full(20, now))
+        count = len(piece.motion)
+        np.testing.assert_allclose(piece.motion, np.repeat(expected[:count, None], rank, axis=1), atol=1e-6)
+        ahead = expected[count : count + 5]
 
 
 def test_a_face_feels_what_it_is_told_from_then_on():
