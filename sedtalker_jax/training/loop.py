@@ -23,6 +23,9 @@ from sedtalker_jax.training.logging import MetricsWriter
 from sedtalker_jax.training.state import TrainState
 from sedtalker_jax.training.step import train_step
 
+PATIENCE = 100
+"""Skipped steps in a row after which a run ends."""
+
 
 class _StopRequest:
     """Turns SIGTERM into a flag that the loop reads between steps, so that a stopped run loses no work.
@@ -158,9 +161,8 @@ def _run(
     stop: _StopRequest,
 ) -> dict[str, float]:
     pending: tuple[int, dict[str, jax.Array]] | None = None
-    last: dict[str, float] = {}
-    clock = time.perf_counter()
-    logged_step = first
+    validated: dict[str, float] = {}
+    log = _Log(experiment, writer, bar, batches, first)
     step = first
     # DO NOT CHANGE THE ORDER: a checkpoint holds the state before batch `step` and the number of that batch. Reading the next
     # batch before saving would make a resumed run skip it.
@@ -169,10 +171,9 @@ def _run(
             # What validation takes is no part of the steps' time, and what the queued step still takes no part of validation's.
             jax.block_until_ready(state)
             before = time.perf_counter()
-            scores = experiment.validate(state)
-            clock += time.perf_counter() - before
-            writer.write(step, {f"valid/{name}": value for name, value in scores.items()})
-            last |= {f"valid/{name}": value for name, value in scores.items()}
+            validated = {f"valid/{name}": value for name, value in experiment.validate(state).items()}
+            log.leave_out(time.perf_counter() - before)
+            writer.write(step, validated)
         stopping = stop.received or checkpointer.reached_preemption(step)
         if stopping:
             checkpointer.last_step = step
@@ -187,28 +188,56 @@ def _run(
             state, metrics = step_fn(state, batch)
         # The previous step's numbers are ready by the time this step is queued, so logging never stalls the device.
         if pending is not None:
-            clock, logged_step, last = _log(experiment, writer, bar, pending, batches, clock, logged_step, last)
+            log(*pending)
         pending = (step, metrics)
         step += 1
         bar.update(1)
     if pending is not None:
-        _log(experiment, writer, bar, pending, batches, clock, logged_step, last, force=True)
+        log(*pending, force=True)
     batches.close()
-    return last | {"stopped_early": float(stopping and step < experiment.num_steps)}
+    return log.last | validated | {"stopped_early": float(stopping and step < experiment.num_steps)}
 
 
-def _log(experiment, writer, bar, pending, batches, clock, logged_step, last, *, force=False):
-    step, metrics = pending
-    if step % experiment.log_every and not force:
-        return clock, logged_step, last
-    values = {f"train/{name}": float(value) for name, value in jax.device_get(metrics).items()}
-    elapsed = time.perf_counter() - clock
-    steps = max(1, step - logged_step)
-    values["train/learning_rate"] = float(np.asarray(experiment.schedule(step)))
-    values["perf/steps_per_second"] = steps / elapsed
-    values["perf/examples_per_second"] = steps * experiment.pipeline.batch_size / elapsed
-    # An upper bound of what data cost: the device may have had steps to run while the next batch was waited for.
-    values["perf/data_wait_share"] = batches.take() / elapsed
-    writer.write(step, values)
-    bar.set_postfix(loss=f"{values['train/loss/total']:.4f}", refresh=False)
-    return time.perf_counter(), step, last | values
+class _Log:
+    """Writes the numbers of every log_every-th step, and ends a run that does not learn any more."""
+
+    def __init__(self, experiment: Experiment, writer: MetricsWriter, bar: tqdm, batches: _Timed, first: int):
+        self.last: dict[str, float] = {}
+        self._experiment, self._writer, self._bar, self._batches = experiment, writer, bar, batches
+        self._clock, self._step = time.perf_counter(), first
+        # Up to this step some of those before were not skipped, as far as is known.
+        self._learning, self._skipped = first, None
+
+    def leave_out(self, seconds: float) -> None:
+        """Time that is no part of the steps'."""
+        self._clock += seconds
+
+    def __call__(self, step: int, metrics: Mapping[str, jax.Array], *, force: bool = False) -> None:
+        """Logs a step, if it is its turn or forced.
+
+        Raises:
+          UserError: PATIENCE steps in a row were skipped.
+        """
+        experiment = self._experiment
+        if step % experiment.log_every and not force:
+            return
+        values = {f"train/{name}": float(value) for name, value in jax.device_get(metrics).items()}
+        elapsed = time.perf_counter() - self._clock
+        steps = max(1, step - self._step)
+        values["train/learning_rate"] = float(np.asarray(experiment.schedule(step)))
+        values["perf/steps_per_second"] = steps / elapsed
+        values["perf/examples_per_second"] = steps * experiment.pipeline.batch_size / elapsed
+        # An upper bound of what data cost: the device may have had steps to run while the next batch was waited for.
+        values["perf/data_wait_share"] = self._batches.take() / elapsed
+        self._writer.write(step, values)
+        self._bar.set_postfix(loss=f"{values['train/loss/total']:.4f}", refresh=False)
+        skipped = values["train/skipped_steps"]
+        if self._skipped is None or skipped - self._skipped < steps:
+            self._learning = step
+        if step - self._learning >= PATIENCE:
+            raise UserError(
+                f"no gradient of steps {self._learning + 1} to {step} was finite, so nothing is learned; lower "
+                "optim.learning_rate, take a wider model.precision, or look into the data"
+            )
+        self.last |= values
+        self._skipped, self._clock, self._step = skipped, time.perf_counter(), step
