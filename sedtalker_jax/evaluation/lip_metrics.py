@@ -215,17 +215,18 @@ def envelope_lag(opening: Float[np.ndarray, " F"], envelope: Float[np.ndarray, "
     Args:
       opening: jaw or lip opening per frame.
       envelope: speech_envelope at the same frames.
-      max_lag: lags from -max_lag to max_lag are tried; positive: the mouth comes after the sound.
+      max_lag: lags from -max_lag to max_lag that leave three frames are tried; positive: the mouth comes after the sound.
 
     Returns:
-      (lag, correlation); correlation NaN when either curve is constant.
+      (lag, correlation); correlation NaN when either curve is constant or shorter than three frames.
     """
     mouth, sound = _curves(opening, envelope)
     best = (0, float("nan"))
-    for lag in sorted(range(-max_lag, max_lag + 1), key=abs):
+    longest = min(max_lag, len(mouth) - 3)
+    for lag in sorted(range(-longest, longest + 1), key=abs):
         a = mouth[max(0, lag) : len(mouth) + min(0, lag)]
         b = sound[max(0, -lag) : len(sound) + min(0, -lag)]
-        if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        if np.ptp(a) == 0 or np.ptp(b) == 0:
             continue
         value = float(np.corrcoef(a, b)[0, 1])
         # At equal correlation the smaller lag stays.

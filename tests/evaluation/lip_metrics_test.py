@@ -125,3 +125,11 @@ def test_envelope_lag_finds_the_delay():
     assert lm.envelope_lag(envelope, opening)[0] == -delay
     assert np.isnan(lm.envelope_lag(np.ones(50), np.ones(50))[1])
     assert lm.speech_envelope(np.zeros(16_000), 16_000, fps, 40).max() == 0.0  # also past the end of the sound
+
+
+@pytest.mark.parametrize("frames", range(1, 35))
+def test_envelope_lag_of_clips_shorter_than_the_lags(frames):
+    opening = np.random.default_rng(frames).random(frames)
+    lag, correlation = lm.envelope_lag(opening, opening, max_lag=15)
+    assert lag == 0
+    np.testing.assert_allclose(correlation, 1.0 if frames >= 3 else np.nan)
