@@ -128,7 +128,8 @@ class EmotionTrack:
         path = np.full(num_frames, label_index(labels)[resolve_label(fill, labels)])
         intensity = np.full(num_frames, 0.0 if fill == NEUTRAL else np.nan, np.float32)
         for row in rows:
-            inside = (times >= row.start) & (times < row.end)
+            # What is felt until the end is felt at a centre that lies on the end itself, as grids from 0 have one.
+            inside = (times >= row.start) & (times < (row.end if row.end < end - 1e-6 else math.inf))
             path[inside] = label_index(labels)[resolve_label(row.label, labels)]
             intensity[inside] = row.intensity
         probabilities = np.eye(len(labels), dtype=np.float32)[path]

@@ -223,6 +223,15 @@ def test_decoded_track_shows_one_emotion_at_a_time():
     np.testing.assert_allclose(decoded.activation()[:, 0], 1.0)
 
 
+@pytest.mark.parametrize("duration", [None, 1.0])
+def test_a_frame_on_the_very_end_has_the_last_segments_emotion(duration):
+    track = EmotionTrack.from_segments([(0.0, 1.0, "happy", 0.5)], frame_rate=25.0, start=0.0, duration=duration)
+    assert [segment.label for segment in track.segments()] == ["happy"]
+    np.testing.assert_array_equal(track.intensity, np.float32(0.5))
+    ends = EmotionTrack.from_segments([(0.0, 0.52, "happy", 0.5)], frame_rate=25.0, start=0.0, duration=1.0)
+    assert [ends.labels[index] for index in ends.path()[[12, 13]]] == ["happy", "neutral"], "an end inside is open"
+
+
 def test_relabelling_refuses_to_lose_probability():
     track = random_track(5, labels=PAPER)
     wide = track.with_labels(CANONICAL)
