@@ -8,6 +8,7 @@ fetched; votes tie ("A:D"), and often differ from the intended emotion, so both 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -84,13 +85,22 @@ def _perceived(row: Mapping[str, str], intended: str | None, acted_level: bool) 
     if not labels:
         return {}
     found: dict[str, Any] = {"perceived": labels}
-    if labels == [intended] and intended != "neutral":
-        rating = float(row["VoiceLevel"])
+    rating = _number(row["VoiceLevel"])
+    if labels == [intended] and intended != "neutral" and rating is not None:
         found["perceived_level"] = round(rating / 100.0, 4)
         if not acted_level:
             nearest = min(range(len(_SHOWN_LEVELS)), key=lambda i: abs(_SHOWN_LEVELS[i] - rating))
             found |= {"level": nearest, "level_scale": "crema_d_voice"}
     return found
+
+
+def _number(cell: str) -> float | None:
+    """None for what is no finite number: an empty cell, R's NA, the levels of a tie ("60:40")."""
+    try:
+        value = float(cell)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
 
 
 def _read_votes(root: Path) -> dict[str, dict[str, str]]:

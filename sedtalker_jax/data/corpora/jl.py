@@ -11,7 +11,6 @@ from pathlib import Path
 
 from sedtalker_jax.data.corpora.corpus import Choices, Licence, Skipped
 from sedtalker_jax.data.corpora.speech import SpeechCorpus, Utterance, matching_files
-from sedtalker_jax.emotion.labels import corpus_words
 
 
 class JL(SpeechCorpus):
@@ -29,9 +28,6 @@ class JL(SpeechCorpus):
         for path, match in matching_files(root, (".wav",), r"((?:fe)?male[12])_([a-z]+)_(\d{1,2}[ab])_([12])\.wav"):
             speaker, word, sentence, _ = match.groups()
             name = Path(path).stem
-            if word not in corpus_words(self.name):
-                yield Skipped(name, "unknown label in the file name", word)
-                continue
             fields = {"sentence": sentence, "sex": speaker.rstrip("12"), "language": "en-NZ"}
             yield Utterance(name, path, speaker, word, fields)
 

@@ -76,7 +76,7 @@ class Meld(SpeechCorpus):
             if not speaker:
                 yield Skipped(name, "several people speak", row["Speaker"])
                 continue
-            episode = f"s{int(row['Season']):02d}e{int(row['Episode']):02d}"
+            episode = f"s{row['Season']:0>2}e{row['Episode']:0>2}"
             fields: dict[str, Any] = {
                 "sentence": row["Utterance"],
                 "language": "en-US",

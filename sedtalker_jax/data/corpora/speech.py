@@ -7,7 +7,7 @@ import csv
 import dataclasses
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
 
@@ -17,7 +17,7 @@ from sedtalker_jax.data import activity
 from sedtalker_jax.data.corpora.corpus import Choices, Clip, Corpus, LeftOutError, Listing, Skipped
 from sedtalker_jax.data.corpora.splits import Groups, split_of
 from sedtalker_jax.data.world.clock import SAMPLE_RATE, num_speech_frames, speech_frame_times
-from sedtalker_jax.emotion.labels import CANONICAL, corpus_label
+from sedtalker_jax.emotion.labels import CANONICAL, corpus_label, corpus_words
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.folders import files_below
 from sedtalker_jax.speech.audio import encode_flac, load_audio
@@ -25,6 +25,7 @@ from sedtalker_jax.speech.audio import encode_flac, load_audio
 OUTSIDE = "label outside the eight emotions"
 SECOND_COPY = "second copy of the same recording"
 KNOWN_BAD = "known to be bad"
+UNKNOWN_WORD = "not a label of the corpus"
 TOO_SHORT = "shorter than 0.2 s"
 TOO_LONG = "too long for one utterance"
 SILENT = "holds no sound"
@@ -80,7 +81,7 @@ class SpeechCorpus(Corpus):
         """Every recording under `root`; Skipped for files that look like the corpus's but can't be used."""
 
     def list_clips(self, root: Path, choices: Choices) -> Listing:
-        """See Corpus. Left out: known bad files, second copies, labels outside the eight emotions."""
+        """See Corpus. Left out: known bad files, second copies, words that are no label of the corpus or none of the eight."""
         clips, skipped, seen = [], [], set()
         split = self.splits(choices)
         for found in self.utterances(root, choices):
@@ -91,6 +92,9 @@ class SpeechCorpus(Corpus):
                 skipped.append(Skipped(f"{found.id} ({found.path})", SECOND_COPY))
                 continue
             seen.add(found.id)
+            if found.word not in corpus_words(self.name):
+                skipped.append(Skipped(found.id, UNKNOWN_WORD, found.word))
+                continue
             label = found.label or corpus_label(self.name, found.word)
             if found.id in self.known_bad:
                 skipped.append(Skipped(found.id, KNOWN_BAD, self.known_bad[found.id]))
@@ -166,10 +170,14 @@ def official_files(root: Path, suffixes: Sequence[str]) -> list[str]:
 
 
 def matching_files(root: Path, suffixes: Sequence[str], pattern: str) -> Iterator[tuple[str, re.Match]]:
-    """(path, match) of the official files whose path relative to the root matches `pattern` at a folder's edge."""
+    """(path, match) of the official files whose path relative to the root matches `pattern` at a folder's edge.
+
+    The pattern meets the suffix in small letters, however the file has it.
+    """
     compiled = re.compile(rf"(?:^|.*/){pattern}$")
     for path in official_files(root, suffixes):
-        if match := compiled.match(path):
+        suffix = PurePosixPath(path).suffix
+        if match := compiled.match(path.removesuffix(suffix) + suffix.lower()):
             yield path, match
 
 

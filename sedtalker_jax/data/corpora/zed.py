@@ -31,8 +31,14 @@ class Zed(SpeechCorpus):
         if table is None:
             raise wrong_root(root, self.name, self.layout)
         for name, entry in sorted(_read(table).items()):
-            path = table.parent / entry["wav"].removeprefix("datafolder").lstrip("/")
-            events = [(event["emo"].lower(), float(event["start"]), float(event["end"])) for event in entry["emotion"]]
+            try:
+                path = table.parent / entry["wav"].removeprefix("datafolder").lstrip("/")
+                events = [(event["emo"].lower(), float(event["start"]), float(event["end"])) for event in entry["emotion"]]
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                raise UserError(
+                    f'{table}: entry {name} lacks "wav" or its "emotion" with "emo", "start" and "end" ({error!r}); '
+                    "get the corpus again"
+                ) from error
             unknown = [word for word, _, _ in events if word not in corpus_words(self.name)]
             if unknown or not events:
                 yield Skipped(name, "no event with a known label", ", ".join(unknown))
@@ -79,9 +85,12 @@ def _start(event: tuple[str, float, float]) -> float:
 
 def _read(table: Path) -> dict:
     try:
-        return json.loads(table.read_text())
-    except json.JSONDecodeError as error:
+        entries = json.loads(table.read_text(encoding="utf-8"))
+    except ValueError as error:  # also bytes that are no UTF-8
         raise UserError(f"{table}: damaged ({error}); get the corpus again") from error
+    if not isinstance(entries, dict):
+        raise UserError(f"{table}: holds a {type(entries).__name__} instead of entries by name; get the corpus again")
+    return entries
 
 
 CORPUS = Zed()

@@ -325,3 +325,55 @@ def test_zed_is_a_test_set_with_neutral_around_its_event(prepared, roots, tmp_pa
     (tmp_path / "ZED.json").write_text(json.dumps({})[:-1])
     with pytest.raises(UserError, match="ZED.json: damaged"):
         prepare.prepare("zed", tmp_path, tmp_path / "out", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"clip": "\xe9"}', "ZED.json: damaged"),
+        (b"[]", "ZED.json: holds a list"),
+        (b'{"clip": {"emotion": []}}', "ZED.json: entry clip lacks"),
+        (b'{"clip": {"wav": "a.wav", "emotion": {"emo": "sad"}}}', "ZED.json: entry clip lacks"),
+        (b'{"clip": {"wav": "a.wav", "emotion": [{"emo": "sad", "start": "?", "end": 1}]}}', "ZED.json: entry clip lacks"),
+    ],
+)
+def test_a_zed_table_that_is_none_is_named(tmp_path, content, message):
+    (tmp_path / "ZED.json").write_bytes(content)
+    zed = prepare.load_corpus("zed")
+    with pytest.raises(UserError, match=message):
+        zed.list_clips(tmp_path, Choices())
+
+
+def test_suffixes_in_capitals_are_seen(tmp_path):
+    savee = prepare.load_corpus("savee")
+    for name in ("DC/a01.WAV", "KL/su02.Wav"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    listing = savee.list_clips(tmp_path, prepare.check_choices(savee, 0, {}))
+    assert {(clip.id, clip.path) for clip in listing.clips} == {("DC_a01", "DC/a01.WAV"), ("KL_su02", "KL/su02.Wav")}
+
+
+@pytest.mark.parametrize("level", ["", "NA", "nan", "60:40"])
+def test_a_vote_without_a_number_is_no_level(tmp_path, level):
+    (tmp_path / "1001_DFA_ANG_XX.wav").touch()
+    (tmp_path / "summaryTable.csv").write_text(f"FileName,VoiceVote,VoiceLevel\n1001_DFA_ANG_XX,A,{level}\n")
+    crema_d = prepare.load_corpus("crema_d")
+    (clip,) = crema_d.list_clips(tmp_path, Choices()).clips
+    assert clip.fields["perceived"] == ["angry"]
+    assert "level" not in clip.fields and "perceived_level" not in clip.fields
+
+
+def test_a_damaged_row_of_melds_table_costs_its_clip_only(tmp_path):
+    for split in ("train", "dev", "test"):
+        header = "Utterance,Speaker,Emotion,Dialogue_ID,Utterance_ID,Season,Episode"
+        rows = ["Hi,Mandy,,0,0,8,21", "Hi,Mandy,joy,0,1,,21", "Hi,Mandy,joy,0,2,8,1"]
+        (tmp_path / f"{split}_sent_emo.csv").write_text("\n".join([header, *rows]))
+    (tmp_path / "train_splits").mkdir()
+    for number in range(3):
+        (tmp_path / "train_splits" / f"dia0_utt{number}.mp4").touch()
+    listing = prepare.load_corpus("meld").list_clips(tmp_path, Choices())
+    assert [(clip.id, clip.fields["session"]) for clip in listing.clips] == [
+        ("train_dia0_utt1", "s00e21"),
+        ("train_dia0_utt2", "s08e01"),
+    ]
+    assert [(entry.id, entry.reason) for entry in listing.skipped] == [("train_dia0_utt0", "not a label of the corpus")]
