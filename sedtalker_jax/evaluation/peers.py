@@ -198,7 +198,11 @@ class _Loader:
     def _vertices(self, path: Path) -> np.ndarray:
         if path.is_dir():
             frames = sorted((f for f in path.iterdir() if f.suffix.lower() in MESH_SUFFIXES), key=_with_numbers)
-            array = np.stack([mesh_vertices(frame) for frame in frames])
+            meshes = [mesh_vertices(frame) for frame in frames]
+            other = next((frame for frame, mesh in zip(frames, meshes, strict=True) if mesh.shape != meshes[0].shape), None)
+            if other is not None:
+                raise UserError(f"{other}: has another number of vertices than {frames[0].name}; write all frames again")
+            array = np.stack(meshes)
         else:
             try:
                 array = np.load(path, allow_pickle=False)

@@ -181,3 +181,7 @@ def test_mesh_sequences(tmp_path):
     np.save(tmp_path / "truth" / "F1_e01.npy", motion)
     scores = peers.score_directories({"meshes": tmp_path / "meshes"}, tmp_path / "truth", REGIONS)
     assert scores.per_clip["mean_vertex_error_mm"]["meshes"] == pytest.approx(0.0, abs=1e-3)
+    other = tmp_path / "meshes" / "F1_e01" / "2.obj"
+    other.write_text("\n".join([*other.read_text().splitlines(), "v 0 0 0", f"f 1 2 {V + 1}"]) + "\n")
+    with pytest.raises(UserError, match="2.obj: has another number of vertices than"):
+        peers.score_directories({"meshes": tmp_path / "meshes"}, tmp_path / "truth", REGIONS)
