@@ -25,6 +25,9 @@ SEGMENT_SUFFIXES = (".json", ".csv", ".rttm", ".TextGrid", ".txt")
 
 JSON_FORMAT = "sedtalker_jax emotion track"
 
+ROUNDED_S = 1e-3 + 1e-6
+"""Seconds by which touching segments may overlap in a file: pyannote rounds a start and a duration to milliseconds each."""
+
 
 class Segment(NamedTuple):
     """A stretch of one emotion: start and end in seconds, label, mean intensity in [0, 1] (NaN when unknown)."""

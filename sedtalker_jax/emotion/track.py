@@ -121,7 +121,7 @@ class EmotionTrack:
         if num_frames == 0:
             raise UserError("no emotion segments and no duration: there is nothing to put on a track")
         for before, after in zip(rows, rows[1:], strict=False):
-            if after.start < before.end - 1e-6:
+            if after.start < before.end - formats.ROUNDED_S:
                 names = f"'{before.label}' and '{after.label}'"
                 raise UserError(f"segments {names} overlap at {after.start:g} s; a track has one emotion at a time")
         times = start + np.arange(num_frames) / frame_rate

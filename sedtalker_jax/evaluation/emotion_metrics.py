@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 from scipy import stats
 
+from sedtalker_jax.emotion.formats import ROUNDED_S
 from sedtalker_jax.errors import UserError
 
 NEUTRAL_NAMES = ("neutral", "n")
@@ -123,7 +124,8 @@ def emotion_diarization_error_rate(
     as overlap if the right one is among them. (SpeechBrain splits overlaps half and half instead.)
 
     Args:
-      reference: segments (start_s, end_s, label, ...) that do not overlap; only the first three fields are read.
+      reference: segments (start_s, end_s, label, ...) that do not overlap by more than rounded times in files do (ROUNDED_S);
+        only the first three fields are read.
       hypothesis: segments, in any order; they may overlap and may have gaps.
       duration: seconds; the denominator, and what lies beyond is ignored.
       scored_regions: (start_s, end_s) of the time to score, speech without silence for instance; all of it by default. The
@@ -140,7 +142,7 @@ def emotion_diarization_error_rate(
     regions = [(0.0, float(duration))] if scored_regions is None else list(scored_regions)
     regions = [(max(0.0, float(start)), min(float(end), float(duration))) for start, end in regions]
     for before, after in zip(truth, truth[1:], strict=False):
-        if after[0] < before[1] - 1e-9:
+        if after[0] < before[1] - ROUNDED_S:
             raise UserError(f"reference segments overlap at {after[0]:g} s; EDER is defined for one true emotion at a time")
     bounds = [row[:2] for row in truth + guess] + regions
     cuts = np.unique([0.0, float(duration), *(time for pair in bounds for time in pair)])

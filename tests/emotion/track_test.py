@@ -7,6 +7,7 @@ import pytest
 
 from sedtalker_jax.emotion import ACTIVE, CANONICAL, PAPER, EmotionTrack, Segment, read_rttm, read_segments, write_segments
 from sedtalker_jax.errors import UserError
+from sedtalker_jax.evaluation.emotion_metrics import emotion_diarization_error_rate
 
 SEGMENT_FORMATS = [".json", ".csv", ".rttm", ".TextGrid", ".txt"]
 
@@ -230,6 +231,17 @@ def test_a_frame_on_the_very_end_has_the_last_segments_emotion(duration):
     np.testing.assert_array_equal(track.intensity, np.float32(0.5))
     ends = EmotionTrack.from_segments([(0.0, 0.52, "happy", 0.5)], frame_rate=25.0, start=0.0, duration=1.0)
     assert [ends.labels[index] for index in ends.path()[[12, 13]]] == ["happy", "neutral"], "an end inside is open"
+
+
+def test_touching_segments_may_overlap_by_the_millisecond_that_rounding_gives(tmp_path):
+    # 0.0006 to 1.2345 s and on to 2 s, as pyannote writes them: start and duration with three decimals each.
+    rows = ["SPEAKER x 1 0.001 1.234 <NA> <NA> happy <NA> <NA>", "SPEAKER x 1 1.234 0.766 <NA> <NA> sad <NA> <NA>"]
+    (tmp_path / "x.rttm").write_text("\n".join(rows))
+    track = EmotionTrack.load(tmp_path / "x.rttm", duration=2.0)
+    assert [segment.label for segment in track.segments()] == ["happy", "sad"]
+    segments = read_segments(tmp_path / "x.rttm")
+    error = emotion_diarization_error_rate(segments, segments, 2.0, scored_regions=[(0.001, 2.0)])
+    assert error.error_rate <= 1e-3
 
 
 def test_relabelling_refuses_to_lose_probability():
