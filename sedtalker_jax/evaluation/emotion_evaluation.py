@@ -30,7 +30,7 @@ class EmotionClip:
     """The truth about one recording.
 
     Attributes:
-      name, speaker: identify it; intervals are made over speakers.
+      name, speaker, corpus: identify it; intervals are made over voices, which are the speakers of each corpus.
       duration: seconds.
       labels: names of the K emotions.
       emotion: int [T], index into labels per speech frame; negative = unlabelled or collar, never scored.
@@ -49,6 +49,12 @@ class EmotionClip:
     segments: Sequence[Sequence]
     joins: Sequence[float] = ()
     speech: Sequence[tuple[float, float]] | None = None
+    corpus: str = ""
+
+    @property
+    def voice(self) -> str:
+        """Who speaks: two corpora may each have a Sam."""
+        return f"{self.corpus}/{self.speaker}"
 
     @property
     def fully_named(self) -> bool:
@@ -145,7 +151,7 @@ def evaluate_emotion(
     for clip in clips:
         if clip.labels != labels:
             raise UserError(f"clip {clip.name} has labels {clip.labels}, the first one {labels}; evaluate them apart")
-    bootstrap = HierarchicalBootstrap([clip.speaker for clip in clips], num_resamples, seed)
+    bootstrap = HierarchicalBootstrap([clip.voice for clip in clips], num_resamples, seed)
     measured = {
         name: _SystemStatistics(clips, tracks, name, decoder, dict(decoder_options or {})) for name, tracks in systems.items()
     }

@@ -57,6 +57,7 @@ def emotion_clip(record: Mapping[str, Any], labels: Sequence[str]) -> ev.Emotion
         segments=record["segments"],
         joins=joins,
         speech=speech,
+        corpus=record.get("corpus", ""),
     )
 
 
@@ -316,7 +317,7 @@ def score_animation(
         transitions = [b[0] for a, b in zip(record["segments"], record["segments"][1:], strict=False) if a[2] != b[2]]
         scores.add(
             record["id"],
-            record["speaker"],
+            f"{record.get('corpus', '')}/{record['speaker']}",
             target,
             face.vertices,
             {name: vertices[name] for name in systems},

@@ -191,3 +191,12 @@ def test_groups_are_scored_apart():
     assert values(table, "odd")["frame_accuracy"] == values(alone.table, "bad")["frame_accuracy"] < 0.5
     with pytest.raises(UserError, match="2 groups were given for 12 clips"):
         scores_by_group(clips, tracks, ["a", "b"])
+
+
+def test_speakers_of_one_name_in_two_corpora_are_two_voices():
+    clips = [
+        dataclasses.replace(clip, speaker="sam", corpus="emov_db" if number < 6 else "meld")
+        for number, clip in enumerate(make_clips())
+    ]
+    note = evaluate_emotion(clips, {"model": tracks_of(clips, 0.5)}).table.note
+    assert "12 recordings of 2 voices" in note

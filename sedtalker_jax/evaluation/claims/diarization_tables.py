@@ -214,7 +214,7 @@ def write_other_world(directory: Path, arms: Sequence[Arm], records_directory: s
     """Scores arms of the one world on the test split of another, with nothing chosen there; intervals over its voices."""
     records = list(RecordReader(records_directory, "test"))
     clips = [emotion_clip(record, labels) for record in records]
-    bootstrap = HierarchicalBootstrap([clip.speaker for clip in clips])
+    bootstrap = HierarchicalBootstrap([clip.voice for clip in clips])
     seconds = np.array([clip.duration for clip in clips])
     results = [ArmResult.of(arm, records, clips) for arm in arms]
     rates = [result.error_rates() for result in results]
