@@ -23,6 +23,16 @@ class Precision:
     params: DTypeLike = "float32"
     compute: DTypeLike = "float32"
 
+    def __post_init__(self):
+        for name in ("params", "compute"):
+            value = getattr(self, name)
+            try:
+                known = jnp.issubdtype(jnp.dtype(value), jnp.floating)
+            except TypeError:
+                known = False
+            if not known:
+                raise ValueError(f"precision.{name}={value!r}: expected float32, bfloat16, float16 or float64")
+
     @property
     def statistics(self) -> DTypeLike:
         """float32, or float64 where the computation itself is in float64."""

@@ -29,6 +29,7 @@ from sedtalker_jax.data.records import RecordReader
 from sedtalker_jax.emotion.labels import ACTIVE, LEVEL_SCALES
 from sedtalker_jax.errors import UserError
 from sedtalker_jax.models.track_source import EDITED_TRACK, NOISY_TRACK, PREDICTED_TRACK, TRUE_TRACK
+from sedtalker_jax.value_ranges import at_least
 
 Batch = dict[str, dict[str, np.ndarray]]
 
@@ -88,8 +89,9 @@ class PipelineConfig:
             object.__setattr__(self, "joins", JoinConfig(**self.joins))
         if isinstance(self.cross_fade, Mapping):
             object.__setattr__(self, "cross_fade", FadeConfig(**self.cross_fade))
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size={self.batch_size}: must be 1 or more")
+        at_least(self, 1, "batch_size")
+        at_least(self, 0.1, "max_seconds")
+        at_least(self, 0, "gain_db", "num_workers", "prefetch")
         if self.bucket_seconds[-1] != self.max_seconds or list(self.bucket_seconds) != sorted(self.bucket_seconds):
             raise ValueError(f"bucket_seconds={self.bucket_seconds} must rise and end at max_seconds={self.max_seconds}")
         if len(self.track_shares) not in (3, 4):
@@ -232,7 +234,8 @@ class JoinedExamples:
 
     def _block(self, block: int) -> list[tuple[float, list[int]]]:
         """(seconds of the bucket edge, numbers of the examples) of each batch of a block."""
-        if block not in self._blocks:
+        blocks = self._blocks
+        if block not in blocks:
             config, size = self._config, self._config.batch_size
             first = block * _BLOCK * size
             lengths = np.array([self._num_samples(first + i) for i in range(_BLOCK * size)])
@@ -242,10 +245,9 @@ class JoinedExamples:
                 longest = min(float(lengths[rows].max()) / axes.SAMPLE_RATE, config.max_seconds)
                 edge = config.bucket_seconds[int(np.searchsorted(config.bucket_seconds, longest - 1e-6))]
                 batches.append((edge, [int(first + i) for i in rows]))
-            while len(self._blocks) > 2:
-                self._blocks.pop(next(iter(self._blocks)))
-            self._blocks[block] = batches
-        return self._blocks[block]
+            # Another dict, not a change of this one: several threads read.
+            self._blocks = blocks = {**dict([*blocks.items()][-2:]), block: batches}
+        return blocks[block]
 
     def _num_samples(self, number: int) -> int:
         return self.sampler.plan(*divmod(number, len(self.sampler))).num_samples(self.sampler.crossfade)

@@ -71,8 +71,10 @@ def range_weight(
       UserError: the range ends before it starts, or the fade is negative.
     """
     low, high = -math.inf if start is None else start, math.inf if end is None else end
-    if not low < high or fade < 0:
-        raise UserError(f"a time range needs start < end and a fade that is not negative: {start} to {end} s, fade {fade} s")
+    if not low < high:
+        raise UserError(f"a time range needs start < end, not {low:g} to {high:g} s")
+    if not fade >= 0:
+        raise UserError(f"a fade lasts 0 s or more, not {fade:g} s")
     wanted = np.asarray(times, np.float64)
     if fade == 0:
         return ((wanted >= low) & (wanted <= high)).astype(np.float64)

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from sedtalker_jax.axes import FRAME_HOP, FRAME_RATE, FRAME_WINDOW, SAMPLE_RATE, Lengths, Waveforms, num_speech_frames
 from sedtalker_jax.randomness import ExampleKeys, fold
+from sedtalker_jax.value_ranges import at_least
 
 _MEL_FFT = 512
 # 45 ms hold 2.7 periods at 60 Hz; window and longest lag (267 samples) fit the transform, so no lag wraps round.
@@ -41,6 +42,10 @@ class AcousticsConfig:
     voice_shift_mels: float = 0.0
     voice_shift_lags: float = 0.0
     mask_s: float = 0.0
+
+    def __post_init__(self):
+        at_least(self, 1, "num_mels", "num_lags")
+        at_least(self, 0, "voice_shift_mels", "voice_shift_lags", "mask_s")
 
     @property
     def num_features(self) -> int:

@@ -17,6 +17,7 @@ from sedtalker_jax.models.smoothing import SmoothingState, TemporalSmoothing
 from sedtalker_jax.models.subject import UNKNOWN_SUBJECT
 from sedtalker_jax.precision import Precision
 from sedtalker_jax.randomness import ExampleKeys, fold
+from sedtalker_jax.value_ranges import at_least, below_one
 
 HEAD_INPUT = "head_input"
 """Intermediate value [B, F, D] of an Animator: what its last layer turns into motion."""
@@ -50,6 +51,11 @@ class AnimatorConfig:
     motion_reach: int = 0
     num_subjects: int = 0
     subject_dropout: float = 0.2
+
+    def __post_init__(self):
+        at_least(self, 1, "rank", "template_size", "condition_width", "frame_stacking")
+        at_least(self, 0, "condition_reach", "motion_reach", "num_subjects")
+        below_one(self, "subject_dropout")
 
 
 @flax.struct.dataclass

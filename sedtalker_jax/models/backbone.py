@@ -16,6 +16,7 @@ from sedtalker_jax.models.moe import FeedForward, MixtureOfExperts
 from sedtalker_jax.models.normalisation import AdaptiveRMSNorm, RMSNorm
 from sedtalker_jax.precision import Precision
 from sedtalker_jax.randomness import ExampleKeys, dropout
+from sedtalker_jax.value_ranges import at_least, below_one, positive
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +56,10 @@ class BackboneConfig:
     scan_implementation: str | None = None
 
     def __post_init__(self):
+        at_least(self, 1, "width", "window", "num_heads", "num_kv_heads", "state_size", "expand", "conv_width")
+        at_least(self, 0, "learned_rotary_rank")
+        positive(self, "feed_forward")
+        below_one(self, "dropout")
         unknown = set(self.pattern) - set("MEAG")
         if unknown or not self.pattern:
             raise ValueError(f"pattern={self.pattern!r}: expected one or more of the letters M, E, A, G, got {sorted(unknown)}")

@@ -14,6 +14,7 @@ from sedtalker_jax.axes import SpeechFeatures, SpeechMask
 from sedtalker_jax.models.backbone import Backbone, BackboneConfig
 from sedtalker_jax.precision import Precision
 from sedtalker_jax.randomness import ExampleKeys, dropout
+from sedtalker_jax.value_ranges import at_least, below_one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +47,9 @@ class DiarizerConfig:
     level_scales: tuple[int, ...] = ()
 
     def __post_init__(self):
+        at_least(self, 1, "frame_stacking")
+        at_least(self, 0, "given_size")
+        below_one(self, "hidden_dropout")
         if not self.labels or self.labels[0] != "neutral":
             raise ValueError(f"labels={self.labels}: the first label must be 'neutral'")
         if self.embedding_size <= len(self.labels):

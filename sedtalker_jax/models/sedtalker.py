@@ -36,6 +36,7 @@ from sedtalker_jax.precision import Precision
 from sedtalker_jax.randomness import ExampleKeys, fold
 from sedtalker_jax.speech import SpeechEncoder, SpeechEncoderConfig, WeightedLayerSum, resample_to_fps
 from sedtalker_jax.speech.encoder import trainable_mask
+from sedtalker_jax.value_ranges import positive
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +63,7 @@ class SEDTalkerConfig:
     style_residual: bool = True
 
     def __post_init__(self):
+        positive(self, "sharpness")
         if self.diarizer is None and self.animator is None:
             raise ValueError("a model needs a diarizer, an animator, or both")
         if self.content_encoder is not None and (self.diarizer is None or self.animator is None):

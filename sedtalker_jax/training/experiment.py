@@ -44,6 +44,7 @@ from sedtalker_jax.training.optim import OptimConfig, learning_rate_schedule, ma
 from sedtalker_jax.training.parallel import Parallel, ParallelConfig, first_has_written, mesh_of, share_out
 from sedtalker_jax.training.state import TrainState, combine, partition
 from sedtalker_jax.training.streams import HALVES, streams_of
+from sedtalker_jax.value_ranges import at_least
 
 _OPTIONAL_PARTS = ("diarizer", "animator", "acoustics")
 
@@ -129,9 +130,9 @@ class Experiment:
             a pretrained encoder can't be read.
           ValueError: a field of the config has a value that it can't have.
         """
-        for name in ("num_steps", "eval_every", "log_every", "accumulation"):
-            if config[name] < 1:
-                raise ValueError(f"{name}={config[name]}: must be 1 or more")
+        at_least(config, 1, "num_steps", "eval_every", "log_every", "accumulation")
+        at_least(config.data, 1, "codec_clips", "template_code_size")
+        at_least(config.data, 0, "valid_clips")
         self.config = config
         self.streams = streams_of(config.data, config.pipeline, [half for half in HALVES.values() if config.model.get(half)])
         self.pipeline = self.streams[0].pipeline

@@ -16,6 +16,7 @@ from sedtalker_jax.randomness import example_keys, fold
 from sedtalker_jax.training.motion_losses import MOTION_TERMS, FaceLossConstants, motion_sums, motion_weights
 from sedtalker_jax.training.motion_readers import READER_TERMS, FrozenReader, reader_sums, reader_weights
 from sedtalker_jax.training.step import Batch
+from sedtalker_jax.value_ranges import at_least, below_one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +60,10 @@ class LossConfig:
     consistency: float = 0.0
     moe_balance: float = 0.01
     label_smoothing: float = 0.05
+
+    def __post_init__(self):
+        at_least(self, 0, *(field.name for field in dataclasses.fields(self)))
+        below_one(self, "label_smoothing")
 
 
 class JointObjective:

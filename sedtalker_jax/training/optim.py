@@ -8,6 +8,7 @@ import jax
 import optax
 
 from sedtalker_jax.speech.encoder import STACKED_LAYERS
+from sedtalker_jax.value_ranges import at_least, below_one, positive
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +33,11 @@ class OptimConfig:
     beta2: float = 0.98
     clip_norm: float = 1.0
     ema_decay: float = 0.999
+
+    def __post_init__(self):
+        positive(self, "learning_rate")
+        at_least(self, 0, "warmup_steps", "final_fraction", "weight_decay", "clip_norm")
+        below_one(self, "beta1", "beta2", "ema_decay")
 
 
 def learning_rate_schedule(config: OptimConfig, num_steps: int) -> optax.Schedule:

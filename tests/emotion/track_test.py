@@ -303,6 +303,13 @@ def test_bad_files_are_explained_in_one_line(tmp_path, name, content, message):
     assert name in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_an_empty_file_is_no_neutral_face(tmp_path):
+    path = tmp_path / "empty.rttm"
+    path.touch()
+    with pytest.raises(UserError, match=r"empty.rttm: no segments"):
+        EmotionTrack.load(path, duration=2.0)
+
+
 def test_bytes_that_are_not_text_are_explained(tmp_path):
     path = tmp_path / "audio.csv"
     path.write_bytes(bytes(range(200, 256)) * 4)

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from sedtalker_jax.data.corpora.corpus import SPLITS, Choices, Licence, Listing, Skipped
+from sedtalker_jax.data.corpora.corpus import SPLITS, Choices, LeftOutError, Licence, Listing, Skipped
 from sedtalker_jax.data.corpora.speech import speech_record
 from sedtalker_jax.data.faces.corpus import (
     SCHEDULE,
@@ -62,6 +62,7 @@ from sedtalker_jax.face.rig import ARKIT_NAMES
 from sedtalker_jax.face.template import SUFFIXES, FaceTemplate, check_triangles, read_mesh, topology_name
 
 SOUND_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".m4a")
+UNREADABLE = "motion without a face, or damaged"
 UNITS: Mapping[str, float] = MappingProxyType({"m": 1.0, "cm": 0.01, "mm": 0.001})
 MEAN_HEAD = "built-in"
 """Template of captures that bring none."""
@@ -115,7 +116,10 @@ class Captures(FaceCorpus):
             if stem not in motions or stem not in sounds:
                 skipped.append(Skipped(stem, "no motion" if stem not in motions else "no sound"))
                 continue
-            clips.append(_clip(root, stem, row, motions[stem], sounds[stem], templates, options))
+            try:
+                clips.append(_clip(root, stem, row, motions[stem], sounds[stem], templates, options))
+            except LeftOutError as error:
+                skipped.append(Skipped(stem, error.reason, error.detail))
         for clip in clips:
             if clip.motion.endswith(".csv"):
                 _basis(options["basis"], self.templates(root, options)[clip.template], root / clip.motion)
@@ -321,9 +325,17 @@ def _clip(
 
 
 def _fps(root: Path, stem: str, row: Mapping[str, str], motion: Path, options: Mapping[str, str]) -> float:
-    """Frame rate of a clip: a recording's own, clips.csv, else its .npz, else the option."""
+    """Frame rate of a clip: a recording's own, clips.csv, else its .npz, else the option.
+
+    Raises:
+      LeftOutError: a motion that can't be read.
+      UserError: none is known, or it is none.
+    """
     if motion.suffix == ".csv":
-        return _weights(motion)[1]
+        try:
+            return _weights(motion)[1]
+        except UserError as error:
+            raise LeftOutError(UNREADABLE, str(error)) from error
     if "fps" in row:
         return _number(_cell(root, stem, "fps"), row["fps"], 1.0, 1000.0)
     stored = _npz_array(motion, "fps")
@@ -425,4 +437,4 @@ def _npz_array(path: Path, name: str) -> np.ndarray | None:
         with np.load(path, allow_pickle=False) as content:
             return content[name] if name in content.files else None
     except UNREADABLE_ARRAYS as error:
-        raise UserError(f"{path}: not a whole .npz file of arrays ({error}); write it again") from None
+        raise LeftOutError(UNREADABLE, f"{path}: not a whole .npz file of arrays ({error}); write it again") from None

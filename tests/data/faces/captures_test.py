@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sedtalker_jax.data.faces.captures import CORPUS
+from sedtalker_jax.data.faces.captures import CORPUS, UNREADABLE
 from sedtalker_jax.data.faces.motion_code import TOLERANCE_M, true_vertices
 from sedtalker_jax.data.prepare import check_choices
 from sedtalker_jax.emotion.labels import ACTIVE, CANONICAL
@@ -203,3 +203,15 @@ def test_recordings_move_other_faces_through_their_own_blendshapes(tmp_path):
     space = FaceSpace.load(tmp_path / "out" / "face_space.npz")
     expected = template + np.tensordot(weights["me_2"][::2], shapes, 1)
     assert np.linalg.norm(true_vertices(made["me_2"], space) - expected, axis=-1).max() <= TOLERANCE_M
+
+
+def test_a_take_without_a_face_is_left_out_and_named(tmp_path):
+    root = tmp_path / "captures"
+    record(root, ["me_1", "me_2", "me_3", "me_4"])
+    take = root / "weights" / "me_4.csv"
+    header, *rows = take.read_text().splitlines()
+    take.write_text("\n".join([header, *(f"{row.split(',')[0]},0" for row in rows)]))
+    listing, made = trees.build(CORPUS, root, tmp_path / "out", fps="30")
+    assert sorted(made) == ["me_1", "me_2", "me_3"]
+    (left,) = listing.skipped
+    assert left.id == "me_4" and left.reason == UNREADABLE and "no face was seen" in left.detail
