@@ -190,7 +190,7 @@ def _listen(
             seconds += len(block) / axes.SAMPLE_RATE
             if made and len(made[-1].intensity):
                 best = int(made[-1].probabilities[-1].argmax())
-                bar.set_postfix_str(f", {session.talker.labels[best]} {made[-1].intensity[-1]:.2f}", refresh=False)
+                bar.set_postfix_str(f"{session.talker.labels[best]} {made[-1].intensity[-1]:.2f}", refresh=False)
             bar.update(seconds - bar.n)
             if stop.asked:
                 break

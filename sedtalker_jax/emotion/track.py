@@ -347,7 +347,7 @@ class EmotionTrack:
                 grid = (document["frame_rate"], document["start"], document.get("duration"))
                 return cls(tuple(document["labels"]), probabilities, np.asarray(intensity, np.float32), *grid)
             if not segments:
-                raise UserError("no segments: there is nothing to put on a track; a face that feels nothing is neutral from start to end")
+                raise UserError("no segments: there is nothing to put on a track; a face without emotion is neutral throughout")
             return cls.from_segments(
                 segments,
                 labels=document.get("labels", labels),
