@@ -148,6 +148,11 @@ class Experiment:
         sizes = None if self.codec is None else dict(rank=self.codec.rank, template_size=self.codec.template_basis.shape[0])
         model = self._resolved_model()
         self.model_config = model_config(model, sizes)
+        if jnp.finfo(self.model_config.precision.params).bits < 32:
+            raise ValueError(
+                f"model.precision.params={self.model_config.precision.params!r}: an average that moves by a thousandth a step "
+                "needs float32 or more; model.precision.compute may be narrower"
+            )
         self.model = SEDTalkerModel(self.model_config)
         self.labels = tuple(model["labels"])
         loss = LossConfig(**config.loss)

@@ -146,3 +146,11 @@ def test_all_processes_read_what_the_first_one_fitted(tiny_world, tmp_path, monk
     np.testing.assert_array_equal(second.codec.motion_mean, mean)
     assert second.objective.readers["shown_emotion"].scale == first.objective.readers["shown_emotion"].scale != 2.0
     assert met == ["face statistics", "motion readers"]
+
+
+def test_parameters_narrower_than_their_average_needs_are_refused(tiny_world, tmp_path):
+    config = demo.get_config("smoke").unlock()
+    config.data.directory = str(tiny_world)
+    config.model.precision.params = "bfloat16"
+    with pytest.raises(ValueError, match="model.precision.params='bfloat16'"):
+        Experiment(config, tmp_path)
