@@ -60,10 +60,10 @@ def read_panel(name: str, path: Path, template: str | None, track: Path | None, 
 
     Args:
       name: the title.
-      path: .npz of animate, or .npy of vertices.
-      template: mesh with the triangles of .npy files.
+      path: .npz of `vertices`, and maybe `faces`, `fps` and a track, as animate writes them; or .npy of vertices.
+      template: mesh with the triangles of files that have none.
       track: emotion track, None = the .npz file's own.
-      fps: of .npy files.
+      fps: of files that do not know theirs.
 
     Raises:
       UserError: missing or damaged file, another topology than the template's, an emotion that no face has.
@@ -74,12 +74,15 @@ def read_panel(name: str, path: Path, template: str | None, track: Path | None, 
             vertices, faces, known = _checked(stored, path), None, None
         else:
             with stored:
-                vertices, fps = _checked(stored["vertices"], path), float(stored["fps"])
-                faces = check_triangles(stored["faces"], vertices.shape[1], path)
-                grid = float(stored["track_frame_rate"]), float(stored["track_start"])
-                with about(path):
-                    labels = tuple(map(str, stored["labels"]))
-                    known = EmotionTrack(labels, stored["probabilities"], stored["intensity"], *grid)
+                vertices, faces, known = _checked(stored["vertices"], path), None, None
+                fps = float(stored["fps"]) if "fps" in stored else fps
+                if "faces" in stored:
+                    faces = check_triangles(stored["faces"], vertices.shape[1], path)
+                if "labels" in stored:
+                    grid = float(stored["track_frame_rate"]), float(stored["track_start"])
+                    with about(path):
+                        labels = tuple(map(str, stored["labels"]))
+                        known = EmotionTrack(labels, stored["probabilities"], stored["intensity"], *grid)
     except UNREADABLE_ARRAYS as error:
         raise UserError(f"{path}: neither vertices nor what animate wrote ({error}); give a .npy or .npz file") from error
     if not 0 < fps < math.inf:

@@ -6,6 +6,7 @@ import pytest
 import soundfile
 
 from sedtalker_jax.cli import main
+from sedtalker_jax.comparison_cli import read_panel
 from sedtalker_jax.emotion import EmotionTrack
 
 FRAMES, FPS = 8, 30.0
@@ -66,6 +67,18 @@ def test_two_systems_stand_side_by_side_with_sound(files):
     assert np.abs(left[header:strip] - right[header:strip]).mean() < 3, "one motion, so one face"
     assert np.abs(left[strip:] - right[strip:]).mean() > 3, "two emotions"
     assert np.abs(left[:header] - right[:header]).max() > 60, "two names"
+
+
+def test_an_npz_may_hold_vertices_alone(files):
+    with np.load(files / "ours.npz") as stored:
+        np.savez(files / "bare.npz", vertices=stored["vertices"])
+    bare, fps = read_panel("bare", files / "bare.npz", str(files / "face.obj"), None, 24.0)
+    assert fps == 24.0 and bare.track is None
+    np.testing.assert_array_equal(bare.faces, FACES)
+    whole, fps = read_panel("whole", files / "ours.npz", None, None, 24.0)
+    assert fps == FPS and whole.track is not None
+    np.testing.assert_array_equal(bare.vertices, whole.vertices)
+    assert compare(files, "ours={d}/bare.npz", "--size", "64") == 2
 
 
 def test_flat_vertices_may_lie_in_an_npz(files):
