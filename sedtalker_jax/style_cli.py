@@ -43,7 +43,12 @@ def add_parser(commands) -> None:
         metavar="FILE",
         help="the face: .npy of vertices [F, V, 3] in metres or flat, .npz of vertices and fps, or .csv of Live Link Face",
     )
-    fit.add_argument("--fps", type=float, metavar="X", help="frames per second of a --motion that does not know its own (default: the model's)")
+    fit.add_argument(
+        "--fps",
+        type=float,
+        metavar="X",
+        help="of a --motion that does not know its own: frames per second (default: the model's)",
+    )
     fit.add_argument("--template", required=True, metavar="FILE", help="the face at rest: .ply or .obj of the model's topology")
     fit.add_argument("--track", metavar="FILE", help="what the face feels in the capture, in a format that diarize writes")
     fit.add_argument("--emotion", metavar="NAME", help="instead of a track: one emotion, or neutral, all the time")
