@@ -47,7 +47,7 @@ def add_parser(commands) -> None:
         "--fps",
         type=float,
         metavar="X",
-        help="of a --motion that does not know its own: frames per second (default: the model's)",
+        help="frames per second, where --motion does not know its own (default: the model's)",
     )
     fit.add_argument("--template", required=True, metavar="FILE", help="the face at rest: .ply or .obj of the model's topology")
     fit.add_argument("--track", metavar="FILE", help="what the face feels in the capture, in a format that diarize writes")

@@ -6,8 +6,8 @@
 Of the animator, for each length of a piece: the time of a call, seconds of motion made in a second, and the latency of a live
 use from a frame's features to its motion, which is the wait for the piece to fill and the call. Of the whole chain from the
 waveform to coefficients: seconds of recording in a second, and by how much memory rises at most. The chain waits for whole
-windows of its encoder, which hears both sides; inference.live does not, and evaluation.live_evaluation says at what price. Without --checkpoint it is the model of
-configs/demo.py:causal with random weights, which take the same time.
+windows of its encoder, which hears both sides; inference.live does not, and evaluation.live_evaluation says at what price.
+Without --checkpoint it is the model of configs/demo.py:causal with random weights, which take the same time.
 """
 
 from __future__ import annotations
