@@ -47,6 +47,8 @@ Sound comes as 16-bit samples of one channel at 16 kHz; whatever records can mak
       python -m sedtalker_jax live - --checkpoint runs/demo --send localhost
   arecord -q -t raw -f S16_LE -r 16000 -c 1 | python -m sedtalker_jax live - --checkpoint runs/demo --send 192.168.0.7:11111
 
+On macOS ffmpeg has the microphone as -f avfoundation -i :0, on Windows as -f dshow -i audio=NAME.
+
 In Unreal, Live Link with its ARKit face support shows the face as --name; a MetaHuman takes it as its "ARKit Face Subject".
 """
 
