@@ -13,6 +13,7 @@ import pytest
 import soundfile
 
 from sedtalker_jax.cli import main
+from sedtalker_jax.errors import UserError
 from sedtalker_jax.face.blendshape_basis import BlendshapeBasis
 from sedtalker_jax.face.live_link import LiveLinkSender
 from sedtalker_jax.face.rig import ARKIT_NAMES
@@ -77,6 +78,22 @@ def test_datagrams_have_the_fields_of_live_link_face(receiver, fps):
     assert len(first["values"]) == 61
     np.testing.assert_allclose(first["values"][:52], weights, atol=1e-7)
     assert not first["values"][52:].any()
+
+
+def test_localhost_is_where_unreal_listens(receiver, monkeypatch):
+    four = (socket.AF_INET, socket.SOCK_DGRAM, 17, "", receiver.getsockname())
+    six = (socket.AF_INET6, socket.SOCK_DGRAM, 17, "", ("::1", receiver.getsockname()[1], 0, 0))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [six, four])
+    sender = LiveLinkSender("localhost", fps=30.0)
+    sender.send(np.zeros(52), 0)
+    sender.close()
+    assert parsed(receiver.recv(4_096))["frame"] == 0
+
+
+@pytest.mark.parametrize("name", ["", "\udcff"])
+def test_a_face_needs_a_name(name):
+    with pytest.raises(UserError, match="no name"):
+        LiveLinkSender("127.0.0.1", subject=name, fps=30.0)
 
 
 def test_frames_of_a_file_reach_live_link_in_time(wav, smoke_checkpoint, receiver, tmp_path, capsys):

@@ -126,14 +126,22 @@ class LiveLinkSender:
           fps: frames per second.
 
         Raises:
-          UserError: no such host.
+          UserError: no such host, or a subject without a name.
         """
         try:
-            family, kind, _, _, self._address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+            name = subject.encode()
+        except UnicodeEncodeError:
+            name = b""
+        if not name:
+            raise UserError(f"{subject!r}: no name that Live Link could call the face")
+        try:
+            places = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
         except (OSError, UnicodeError, OverflowError) as error:
             raise UserError(f"{host}:{port}: no such place to send to ({error})") from None
+        # Unreal listens on IPv4, and localhost is ::1 first on many machines.
+        family, kind, _, _, self._address = min(places, key=lambda place: place[0] != socket.AF_INET)
         self._socket = socket.socket(family, kind)
-        self._names = b"".join(struct.pack(">i", len(name)) + name for name in (str(uuid.uuid4()).encode(), subject.encode()))
+        self._names = b"".join(struct.pack(">i", len(text)) + text for text in (str(uuid.uuid4()).encode(), name))
         rate = fractions.Fraction(fps).limit_denominator(1001)
         self._rate = struct.pack(">ii", rate.numerator, rate.denominator)
 
