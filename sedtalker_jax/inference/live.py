@@ -164,13 +164,16 @@ class LiveSession:
         return pieces
 
     def finish(self) -> list[LivePiece]:
-        """The frames that were waiting for more sound; then the recording is at its end, and as long as `animate` has it.
+        """What was waiting for more sound; then the recording is at its end, and as long as `animate` has it.
+
+        Without a lookahead the frames may all be out, and only speech frames be left: then the piece has none of the face.
 
         Raises:
           UserError: the whole recording is shorter than MIN_DURATION_S.
         """
         frames = axes.num_animation_frames(self._end, self.talker.fps)
-        return [self._made(self._end, frames)] if self._end and frames > self._frames else []
+        left = frames > self._frames or axes.num_speech_frames(self._end) > self._speech_frames
+        return [self._made(self._end, frames)] if self._end and left else []
 
     def animation(self, pieces: Sequence[LivePiece]) -> Animation:
         """All pieces of the recording as one animation.
@@ -203,7 +206,8 @@ class LiveSession:
         window = self._sound[start - self._heard_samples : end - self._heard_samples]
         track, strengths, motion = self._animated(window, self._felt[len(self._felt) - done :])
         # Lengths are rounded: a window may end a frame before the recording does.
-        motion = np.pad(motion, ((0, max(0, due - first - len(motion))), (0, 0)), mode="edge")[done:]
+        missing = (0, max(0, due - first - len(motion))), (0, 0)
+        strengths, motion = np.pad(strengths, missing, mode="edge"), np.pad(motion, missing, mode="edge")[done:]
         fade = min(len(self._ahead), len(motion), round(FADE_S * talker.fps))
         share = ((np.arange(fade) + 1) / (fade + 1))[:, None].astype(np.float32)
         motion[:fade] = self._ahead[:fade] * (1 - share) + motion[:fade] * share

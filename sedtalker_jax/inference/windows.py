@@ -48,11 +48,14 @@ def split(num_samples: int, window_s: float, overlap_s: float, fps: float) -> li
 def aligned_start(sample: int, fps: float) -> int:
     """The first sample from `sample` on at which speech frames and animation frames coincide.
 
-    Of frame rates that are no integers it is where the two come nearest within half a second.
+    Where they don't within half a second, at 29 or 29.97 frames per second, it is where the two come nearest in that time.
     """
-    unit = _grid_unit(fps)
+    unit, half = _grid_unit(fps), int(0.5 * axes.FRAME_RATE)
+    exact = float(fps).is_integer() and unit <= half * axes.FRAME_HOP
+    if not exact:
+        unit = axes.FRAME_HOP
     first = -(-sample // unit) * unit
-    later = 0 if float(fps).is_integer() or first == 0 else int(0.5 * axes.FRAME_RATE)
+    later = 0 if exact or first == 0 else half
     return _nearest_to_frames(first + axes.FRAME_HOP * np.arange(later + 1), fps)
 
 

@@ -39,13 +39,15 @@ def spoken() -> np.ndarray:
     return noise(5.03)
 
 
-@pytest.mark.parametrize("fps", [30.0, 25.0, 29.97])
-def test_frames_and_speech_frames_add_up_to_the_recording(fps):
+@pytest.mark.parametrize(
+    ("fps", "options"), [(30.0, {}), (25.0, {}), (29.97, {}), (24.0, {"lookahead_s": 0.0, "step_s": 0.01})]
+)
+def test_frames_and_speech_frames_add_up_to_the_recording(fps, options):
     talker = subject_talker()
     talker = SEDTalker(talker.model, talker.params, talker.codec, talker.meta | {"fps": fps})
-    for seconds in (0.1, 0.34, 2.02, 3.3):
+    for seconds in (0.1, 0.34, 2.02, 3.3) if not options else (0.47,):
         waveform = noise(seconds)
-        pieces = in_portions(LiveSession(talker), waveform, 701)
+        pieces = in_portions(LiveSession(talker, **options), waveform, 701)
         firsts = np.cumsum([0, *(len(piece.vertices) for piece in pieces)])
         assert [piece.first_frame for piece in pieces] == firsts[:-1].tolist()
         assert firsts[-1] == axes.num_animation_frames(len(waveform), fps)
@@ -128,6 +130,35 @@ def test_neighbouring_steps_are_faded():
         count = len(piece.motion)
         np.testing.assert_allclose(piece.motion, np.repeat(expected[:count, None], rank, axis=1), atol=1e-6)
         ahead = expected[count : count + 5]
+
+
+@pytest.mark.parametrize("fps", [30.0, 29.0, 29.97, 12.5])
+@pytest.mark.parametrize(
+    "options", [{"lookahead_s": 0.0, "step_s": 0.01}, {"lookahead_s": 0.1, "step_s": 0.5, "context_s": 1.2}]
+)
+def test_frames_that_are_shown_keep_what_they_felt(fps, options):
+    """A model whose strengths are the frames' numbers: a step is told those of its window's frames that are shown already."""
+    talker = subject_talker()
+    talker = SEDTalker(talker.model, talker.params, talker.codec, talker.meta | {"fps": fps})
+    session, columns, gap = LiveSession(talker, **options), len(talker.labels) - 1, 0.0
+    rank = talker.codec.space.basis.shape[0]
+
+    def animated(window, felt):
+        nonlocal gap
+        first = round((session._end - len(window)) / RATE * fps)
+        told = first + np.arange(len(felt))
+        assert first + len(felt) == session._frames
+        gap = max(gap, np.abs(felt - told[:, None]).max(initial=0.0))
+        frames = axes.num_animation_frames(len(window), fps)
+        strengths = np.repeat(first + np.arange(frames, dtype=np.float32)[:, None], columns, axis=1)
+        track = EmotionTrack.trajectory(["happy"], 1.0, len(window) / RATE, talker.labels)
+        return track, strengths, np.zeros((frames, rank), np.float32)
+
+    session._animated = animated
+    for _ in range(round(5.0 / options["step_s"])):
+        session.push(np.zeros(round(options["step_s"] * RATE), np.float32))
+    # Where rounding left the last frame of a window to the next one, that has the strength of its neighbour.
+    assert session._frames > 4.8 * fps and gap <= 1.0
 
 
 def test_a_face_feels_what_it_is_told_from_then_on():
