@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import collections
+import copy
 import queue
 import signal
 import sys
@@ -40,6 +42,12 @@ face.blendshape_basis do from nothing."""
 SLACK_S = 0.05
 """What a frame may come later than it takes on average."""
 
+DRIFT = 1e-3
+"""Seconds a second by which a sound card's clock may be slower than this machine's, and what it dropped is made up for."""
+
+PAUSE_S = 1.0
+"""Sound that is awaited for longer was paused, and goes on later."""
+
 EPILOG = """\
 Sound comes as 16-bit samples of one channel at 16 kHz; whatever records can make them:
 
@@ -64,7 +72,9 @@ def add_parser(commands) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     live.add_argument(
-        "audio", help="- for raw sound on standard input (see below), or a sound file, which plays at its own pace"
+        "audio",
+        help="- for raw sound on standard input (see below), shown as fast as it comes, or a sound file, which plays at its "
+        "own pace",
     )
     live.add_argument("--checkpoint", required=True, metavar="DIR", help="workdir of train.py, such as runs/demo")
     live.add_argument("--send", metavar="HOST[:PORT]", help=f"where Live Link listens (default port: {PORT})")
@@ -114,6 +124,8 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError("--intensity: says how strong --emotion is; give one of them too")
     if arguments.delay is not None and not 0.0 <= arguments.delay <= 60.0:
         raise UserError(f"--delay {arguments.delay:g}: must lie between 0 and 60 seconds")
+    if arguments.audio == "-" and (sys.stdin is None or sys.stdin.isatty()):
+        raise UserError("-: no sound is piped into this command; `python -m sedtalker_jax live --help` shows what can")
     targets = [check_output(path, ANIMATION_SUFFIXES) for path in arguments.out]
     read = [None if arguments.audio == "-" else arguments.audio]
     check_distinct(targets, read + [getattr(arguments, name) for name in ("template", "style", "embedding", "basis")])
@@ -182,9 +194,10 @@ def _listen(
             pieces.extend(made)
 
     with tqdm(bar_format="live: {n:.0f} s{postfix}", mininterval=0.5) as bar, _StopRequest() as stop:
-        for block in blocks:
+        asked = time.monotonic()
+        while (block := stop.next_of(blocks)) is not None:
             if playout is not None:
-                playout.heard(len(block))
+                playout.heard(len(block), time.monotonic() - asked)
             made = session.push(block)
             show(made)
             if keep:
@@ -192,10 +205,10 @@ def _listen(
             seconds += len(block) / axes.SAMPLE_RATE
             if made and len(made[-1].intensity):
                 best = int(made[-1].probabilities[-1].argmax())
-                bar.set_postfix_str(f"{session.talker.labels[best]} {made[-1].intensity[-1]:.2f}", refresh=False)
+                late = f", {playout.late:.1f} s late" if playout is not None and playout.late > 0.1 else ""
+                bar.set_postfix_str(f"{session.talker.labels[best]} {made[-1].intensity[-1]:.2f}{late}", refresh=False)
             bar.update(seconds - bar.n)
-            if stop.asked:
-                break
+            asked = time.monotonic()
         if seconds >= MIN_DURATION_S:
             show(session.finish())
     if playout is not None:
@@ -204,24 +217,43 @@ def _listen(
 
 
 class _StopRequest:
-    """Ctrl-C ends the recording after the step that is being made; a second one ends the program."""
+    """Ctrl-C ends the recording: at once while sound is awaited, which may never come, else after the step that is being made.
 
-    asked = False
+    A second one ends the program.
+    """
+
+    asked, _waiting = False, False
 
     def __enter__(self) -> _StopRequest:
         self._before = signal.signal(signal.SIGINT, self._receive)
         return self
 
+    def next_of(self, blocks: Iterator[WaveformArray]) -> WaveformArray | None:
+        """The next block; None at the end, and once it is asked for."""
+        try:
+            self._waiting = True
+            return None if self.asked else next(blocks, None)
+        except KeyboardInterrupt:
+            return None
+        finally:
+            self._waiting = False
+
     def _receive(self, *_) -> None:
         self.asked = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        if self._waiting:
+            raise KeyboardInterrupt
 
     def __exit__(self, *_) -> None:
         signal.signal(signal.SIGINT, self._before)
 
 
 class Playout(threading.Thread):
-    """Shows every frame `delay` seconds after its sound, as evenly as they were spoken, whatever bursts they are made in."""
+    """Shows every frame `delay` seconds after its sound, as evenly as they were spoken, whatever bursts they are made in.
+
+    Attributes:
+      late: seconds by which the last frame was shown later than that.
+    """
 
     def __init__(self, sender: LiveLinkSender, basis: BlendshapeBasis, session: LiveSession, delay: float):
         super().__init__(daemon=True)
@@ -230,20 +262,38 @@ class Playout(threading.Thread):
         self._weights: Float[np.ndarray, " W"] = np.zeros(len(basis.shapes))
         self._frames: queue.Queue[tuple[int, np.ndarray] | None] = queue.Queue()
         self._began: float | None = None
-        self._delays: list[float] = []
+        self._heard_samples, self._heard_at = 0, 0.0
+        # Frames by milliseconds after their sound: sessions last for hours.
+        self._delays: collections.Counter[int] = collections.Counter()
+        self.late = 0.0
         self._failure: OSError | None = None
+        self._unsent = 0
         # Frames are numbered from midnight on, as those of a telephone are.
         now = time.localtime()
         self._first = round((now.tm_hour * 3600 + now.tm_min * 60 + now.tm_sec) * self._fps)
 
-    def heard(self, samples: int) -> None:
-        """Notes when the first samples came: the recording began as long before as they last."""
+    def heard(self, samples: int, waited: float) -> None:
+        """Notes that samples came, `waited` seconds after they were asked for.
+
+        The recording began no later than all its samples last, since none comes before it is spoken: what a recorder kept while
+        the model was loading is caught up with.
+        """
+        now = time.monotonic()
+        self._heard_samples += samples
+        began = now - self._heard_samples / axes.SAMPLE_RATE
         if self._began is None:
-            self._began = time.monotonic() - samples / axes.SAMPLE_RATE
+            self._began = began
             self.start()
+        elif waited > PAUSE_S:
+            self._began = began
+        else:
+            self._began = min(began, self._began + DRIFT * (now - self._heard_at))
+        self._heard_at = now
 
     def put(self, piece: LivePiece) -> None:
         """Takes frames to show."""
+        if not len(piece.vertices):
+            return
         weights = self._basis.weights(piece.vertices - self._rest, start=self._weights, sweeps=SWEEPS)
         self._weights = weights[-1]
         for number, row in enumerate(self._basis.arkit_weights(weights)):
@@ -256,11 +306,15 @@ class Playout(threading.Thread):
             frame, row = item
             spoken = self._began + frame / self._fps
             time.sleep(max(0.0, spoken + self._delay - time.monotonic()))
+            delay = time.monotonic() - spoken
+            self.late = delay - self._delay
             try:
                 self._sender.send(row, self._first + frame)
+                self._delays[round(1e3 * delay)] += 1
             except OSError as error:
-                self._failure = error
-            self._delays.append(time.monotonic() - spoken)
+                if self._failure is None:
+                    print(f"--send: {error}; the recording goes on", file=sys.stderr)
+                self._failure, self._unsent = error, self._unsent + 1
 
     def finish(self) -> None:
         """Shows what is left."""
@@ -273,32 +327,32 @@ class Playout(threading.Thread):
         """How it went, in a line.
 
         Raises:
-          UserError: frames could not be sent.
+          UserError: no frame could be sent.
         """
-        if self._failure is not None:
-            raise UserError(f"--send: {self._failure}")
         if not self._delays:
+            if self._failure is not None:
+                raise UserError(f"--send: {self._failure}")
             return "no frames were sent"
-        delays = np.array(self._delays)
+        delays = np.repeat(list(self._delays), list(self._delays.values())) / 1e3
+        unsent = f"; {self._unsent} could not be sent ({self._failure})" if self._unsent else ""
         late = int((delays > self._delay + 1.0 / self._fps).sum())
         median, slow = np.percentile(delays, [50, 95])
-        return f"{len(delays)} frames sent, {median:.2f} s after their sound (95%: {slow:.2f} s); {late} came late"
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
+        return f"{len(delays)} frames sent, {median:.2f} s after their sound (95%: {slow:.2f} s); {late} came late{unsent}"
 
 
 def _step_seconds(session: LiveSession, basis: BlendshapeBasis | None) -> float:
     """What a step takes on this machine, once its programs are compiled."""
     session.warm_up()
+    rehearsal, silence = copy.copy(session), np.zeros(max(1, round(session.step_s * axes.SAMPLE_RATE)), np.float32)
     seconds = []
-    for _ in range(3):
+    while len(seconds) < 3:
         start = time.perf_counter()
-        vertices = session.warm_up()
+        made = rehearsal.push(silence)
         if basis is not None:
-            basis.weights(vertices[:3] - session.face.vertices, start=np.zeros(len(basis.shapes)), sweeps=SWEEPS)
-        seconds.append(time.perf_counter() - start)
+            for piece in made:
+                basis.weights(piece.vertices - session.face.vertices, start=np.zeros(len(basis.shapes)), sweeps=SWEEPS)
+        if made:
+            seconds.append(time.perf_counter() - start)
     return float(np.median(seconds))
 
 
