@@ -92,7 +92,7 @@ def evaluate_live(
         )
         for name, by_system in pairs.items()
     ]
-    median, slow = 1e3 * np.percentile(seconds, [50, 95])
+    median, slow = 1e3 * np.percentile(seconds, [50, 95]) if seconds else (np.nan, np.nan)
     note = (
         f"{len(speakers)} clips of {len(set(speakers))} voices of {directory} ({split}); steps of {step_s:g} s, of which one "
         f"takes {median:.1f} ms here (95%: {slow:.1f} ms); 95% intervals over voices, then clips."
@@ -102,7 +102,7 @@ def evaluate_live(
 
 def _timed(session: LiveSession, waveform, seconds: list[float]) -> list[LivePiece]:
     """The pieces of a recording that comes a step at a time; what each step took is added to `seconds`."""
-    size, pieces = round(session.step_s * SAMPLE_RATE), []
+    size, pieces = max(1, round(session.step_s * SAMPLE_RATE)), []
     session.warm_up()
     for first in range(0, len(waveform), size):
         start = time.perf_counter()
