@@ -101,7 +101,7 @@ def selective_scan(
         raise ValueError(
             "selective_scan: reset with reverse=True and a sequence_axis is not supported; flip the inputs instead"
         )
-    if length == 0:
+    if args.u.size == 0:  # no step, example or channel: nothing is computed, and the state is empty or passes
         y, final = args.u, args.initial_state
     elif sequence_axis is not None:
         run = functools.partial(_run, options=options, implementation=implementation)
@@ -169,8 +169,10 @@ def _check(u, delta, A, B, C, D, z, delta_bias, initial_state, mask, reset) -> N
     def fail(name, x, expected):
         raise ValueError(f"selective_scan: {name} has shape {tuple(x.shape)}, expected {expected}")
 
-    for name, x in (("u", u), ("delta", delta), ("A", A), ("B", B), ("C", C)):
-        if not hasattr(x, "shape"):
+    required = {"u": u, "delta": delta, "A": A, "B": B, "C": C}
+    optional = {"D": D, "z": z, "delta_bias": delta_bias, "initial_state": initial_state, "mask": mask, "reset": reset}
+    for name, x in (required | optional).items():
+        if not hasattr(x, "shape") and not (x is None and name in optional):
             raise TypeError(f"selective_scan: {name} is {type(x).__name__}, expected an array")
     if len(u.shape) != 3:
         fail("u", u, "[B, L, E]")

@@ -26,6 +26,8 @@ def selective_scan_step(
     Raises:
       ValueError: a shape does not fit; names the argument, its shape and what was expected.
     """
+    if len(state.shape) != 3:
+        raise ValueError(f"selective_scan_step: state has shape {state.shape}, expected [B, E, N]")
     batch, channels, size = state.shape
     expected = {
         "u": (u, (batch, channels)),

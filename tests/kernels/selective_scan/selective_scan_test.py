@@ -293,11 +293,16 @@ def test_products_are_not_rounded_where_devices_round_by_default(implementation)
         assert all("precision = [HIGHEST, HIGHEST]" in line for line in products)
 
 
-def test_empty_sequence_returns_the_state():
-    arrays, options = ArgSpec("empty", 2, 0, 6, 3, initial_state=True).concrete()
-    y, final = selective_scan(**arrays, **options, return_final_state=True)
-    assert y.shape == (2, 0, 6)
-    np.testing.assert_array_equal(final, arrays["initial_state"])
+@pytest.mark.parametrize("shape", [(2, 0, 6), (0, 5, 6), (2, 5, 0)])
+@pytest.mark.parametrize("config", [None, ScanConfig(time_splits=2)])
+def test_nothing_to_scan_returns_the_state(shape, config):
+    arrays, options = ArgSpec("empty", *shape, 3, initial_state=True, mask=True).abstract()
+    arrays = {name: jnp.ones(x.shape, x.dtype) for name, x in arrays.items()}
+    floats, flags = _split(arrays)
+    grads, outputs = jax.grad(_value, has_aux=True)(floats, flags, options, None, config)
+    assert outputs["y"].shape == shape
+    np.testing.assert_array_equal(outputs["final_state"], arrays["initial_state"])
+    assert not np.any(grads["A"])
 
 
 @pytest.mark.parametrize(
@@ -310,6 +315,8 @@ def test_empty_sequence_returns_the_state():
         ({"mask": np.zeros((2, 9), np.float32)}, TypeError, "mask has dtype float32, expected bool"),
         ({"u": np.zeros((2, 9, 6), np.int32)}, TypeError, "u has dtype int32"),
         ({"A": np.zeros((6, 3), np.complex64)}, TypeError, "A has dtype complex64"),
+        ({"D": [1.0] * 6}, TypeError, "D is list, expected an array"),
+        ({"C": None}, TypeError, "C is NoneType, expected an array"),
         ({"implementation": "triton"}, ValueError, "implementation 'triton' is none of reference"),
     ],
 )
@@ -317,6 +324,13 @@ def test_a_mistake_names_the_argument(change, error, message):
     arrays, _ = ArgSpec("wrong", 2, 9, 6, 3).concrete()
     with pytest.raises(error, match=message):
         selective_scan(**{**arrays, **change})
+
+
+def test_a_step_names_a_state_of_the_wrong_shape():
+    arrays, _ = ArgSpec("wrong", 2, 1, 6, 3).concrete()
+    now = {k: v[:, 0] if v.ndim == 3 else v for k, v in arrays.items()}
+    with pytest.raises(ValueError, match=r"state has shape \(6, 3\), expected \[B, E, N\]"):
+        selective_scan_step(jnp.zeros((6, 3)), **now)
 
 
 def test_every_benchmark_problem_traces():
