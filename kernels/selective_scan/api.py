@@ -54,7 +54,7 @@ def selective_scan(
       D, delta_bias: [E] or None. z: [B, L, E] or None, the gate.
       delta_softplus: delta passes softplus after the bias is added.
       initial_state: [B, E, N] or None (zeros). Enters before step 0; in reverse before step L-1.
-      mask: bool [B, L], False = padding: the state passes unchanged and y = 0.
+      mask: bool [B, L], False = padding: the state passes unchanged and y = 0. What lies there has to be finite.
       reset: bool [B, L], True where a new sequence starts (packed batches): nothing flows from t-1 to t (reverse: from
         t to t-1). Where the scan starts, a reset discards initial_state. A reset on a padded step still cuts.
       reverse: scan from L-1 down to 0; the final state is then the one after step 0.
@@ -69,7 +69,8 @@ def selective_scan(
 
     Returns:
       y [B, L, E] in u.dtype, or (y, final_state [B, E, N] float32). Differentiable in every float argument, in reverse
-      mode (`jax.grad`, `jax.vjp`) under jit, vmap, remat, pmap and shard_map.
+      mode (`jax.grad`, `jax.vjp`) under jit, vmap, remat, pmap and `shard_map(..., check_vma=False)`, on meshes of Auto axes;
+      "reference" and "associative" also with check_vma and in forward mode, "reference" with Explicit axes.
 
     Raises:
       ValueError, TypeError: a shape, dtype or name that does not fit, with the argument's name and what was expected.
@@ -156,7 +157,7 @@ def _sharded(args: ScanArgs, options: ScanOptions, implementation: str | None):
 
 
 def _dividing(mesh, names, size: int) -> tuple[str, ...]:
-    """The leading axes whose product divides `size`."""
+    """The axes, in order, that divide what is left of `size`; one that does not is passed over."""
     chosen, product = [], 1
     for name in names:
         if size % (product * mesh.shape[name]) == 0:

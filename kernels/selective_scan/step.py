@@ -17,7 +17,7 @@ def selective_scan_step(
       state: [B, E, N], float32 (or float64): what the previous step, or `return_final_state`, gave.
       u, delta, z: [B, E]. B, C: [B, N]. A: [E, N]. D, delta_bias: [E].
       delta_softplus: delta is softplus(delta + delta_bias).
-      mask: bool [B], False = padding: the state passes unchanged and y = 0.
+      mask: bool [B], False = padding: the state passes unchanged and y = 0. What lies there has to be finite.
       reset: bool [B], True = a new sequence starts here: the incoming state is discarded.
 
     Returns:
