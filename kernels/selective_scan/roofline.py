@@ -67,10 +67,11 @@ def work(spec: ArgSpec, backward: bool, chunk: int = 64) -> Work:
 
 
 def device_named(kind: str) -> Device | None:
-    """The entry whose name occurs in a device kind such as "NVIDIA H200", or None."""
-    normal = kind.lower().replace(" lite", "e")
+    """The entry whose words all occur in a device kind such as "NVIDIA H200", or None."""
+    # A v5e calls itself "TPU v5 lite", a v5p "TPU v5".
+    words = {"v5p" if word == "v5" else word for word in kind.lower().replace(" lite", "e").split()}
     for device in DEVICES:
-        if all(word in normal for word in device.name.lower().split()):
+        if words.issuperset(device.name.lower().split()):
             return device
     return None
 
