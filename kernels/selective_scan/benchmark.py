@@ -255,7 +255,7 @@ def _print(row: dict) -> None:
 
 
 def write(rows: list[dict], out: Path) -> None:
-    """Writes OUT.json and OUT.png."""
+    """Writes OUT.json, and OUT.png where matplotlib is installed."""
     out.parent.mkdir(parents=True, exist_ok=True)
     report = {
         "jax": jax.__version__,
@@ -268,8 +268,11 @@ def write(rows: list[dict], out: Path) -> None:
     temporary = out.with_name(out.name + ".json.part")
     temporary.write_text(json.dumps(report, indent=1) + "\n")
     temporary.replace(out.with_name(out.name + ".json"))
-    import matplotlib
-
+    try:
+        import matplotlib
+    except ImportError:
+        print(f"benchmark: no matplotlib, so no figure beside {out.name}.json", file=sys.stderr)
+        return
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 

@@ -108,7 +108,12 @@ def main(argv: list[str] | None = None) -> int:
                 if late(f"{spec.name} {dtype} {mode}"):
                     continue
                 one = dataclasses.replace(spec, dtype=dtype)
-                found = benchmark.measure(one, mode, names, rounds=50, seconds=args.seconds)
+                try:
+                    found = benchmark.measure(one, mode, names, rounds=50, seconds=args.seconds)
+                except Exception as error:  # in the midst of timing: the other problems can still be timed
+                    print(f"{spec.name} {dtype} {mode}: {type(error).__name__}: {str(error)[:500]}", file=sys.stderr)
+                    wrong.append(f"timing {spec.name} {dtype} {mode}")
+                    continue
                 rows += found
                 if kernel is not None and all(row["implementation"] != kernel for row in found):
                     wrong.append(f"{kernel} {spec.name} {dtype} {mode}")
@@ -119,8 +124,8 @@ def main(argv: list[str] | None = None) -> int:
             continue
         try:
             found = autotune.autotune(spec, implementations[0])
-        except ValueError as error:  # nothing runs: the other problems can still be tuned
-            print(f"{spec.name:15s} {error}", flush=True)
+        except Exception as error:  # nothing runs, or the device fails: the other problems can still be tuned
+            print(f"{spec.name:15s} {type(error).__name__}: {str(error)[:500]}", flush=True)
             wrong.append(f"tuning {spec.name}")
             continue
         tuning[spec.name] = [{"ms": 1e3 * s} | autotune.described(c) for s, c in found]
@@ -133,10 +138,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def _check(implementations, path: Path) -> list[str]:
     """Errors per problem and implementation, written to `path`; the names of those that are wrong or fail."""
-    errors, wrong = {}, []
-    for spec in arg_specs.CONTRACT:
-        errors[spec.name] = {}
-        for implementation in implementations:
+    errors, wrong = {spec.name: {} for spec in arg_specs.CONTRACT}, []
+    # The kernel last: one that breaks the device for this process takes nothing else with it.
+    for implementation in reversed(implementations):
+        for spec in arg_specs.CONTRACT:
             try:
                 found = relative_errors(spec, implementation)
             except Exception as error:  # whatever a compiler or a device has to say: the rest can still be checked

@@ -1,6 +1,7 @@
 """The benchmark measures what it says: every contestant, in the same problem, against the best baseline."""
 
 import json
+import sys
 
 import pytest
 
@@ -19,6 +20,13 @@ def test_contestants_take_turns_in_processes_of_their_own(tmp_path, capsys):
     assert json.loads((tmp_path / "cpu.json").read_text())["rows"] == json.loads(json.dumps(rows))
     assert (tmp_path / "cpu.png").stat().st_size > 0
     assert capsys.readouterr().out.count("tiny") == len(rows)
+
+
+def test_without_matplotlib_the_numbers_are_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    benchmark.write([], tmp_path / "cuda")
+    assert json.loads((tmp_path / "cuda.json").read_text())["rows"] == []
+    assert "no matplotlib" in capsys.readouterr().err and not (tmp_path / "cuda.png").exists()
 
 
 def test_a_form_that_would_store_too_many_states_is_left_out(monkeypatch, capfd):

@@ -51,12 +51,38 @@ def test_a_wrong_or_failing_kernel_is_named_and_the_rest_goes_on(quick, tmp_path
     assert len(quick) == 4
 
 
-def test_a_problem_that_cannot_be_tuned_is_named_and_the_others_are_tuned(quick, tmp_path, monkeypatch, capsys):
+def test_the_kernel_is_checked_when_all_else_has_been(quick, tmp_path, monkeypatch):
+    # After an illegal access every call of the process fails.
+    called = []
+    monkeypatch.setitem(device_check.KERNELS, "cpu", "pallas_gpu")
+    monkeypatch.setattr(arg_specs, "CONTRACT", (arg_specs.named("tiny"), arg_specs.named("demo")))
+    monkeypatch.setattr(device_check, "relative_errors", lambda spec, name: called.append((name, spec.name)) or {"y": 1e-9})
+    assert device_check.main(["--out", str(tmp_path), "--specs", "demo"]) == 0
+    assert called == [(name, spec) for name in ("chunked", "pallas_gpu") for spec in ("tiny", "demo")]
+
+
+def test_a_problem_that_fails_while_it_is_timed_is_named_and_the_others_are_timed(quick, tmp_path, monkeypatch, capsys):
+    measure = benchmark.measure
+
+    def failing(spec, mode, names, **limits):
+        if (spec.dtype, mode) == ("float32", "forward_backward"):
+            raise RuntimeError("CUDA_ERROR_OUT_OF_MEMORY")
+        return measure(spec, mode, names, **limits)
+
+    monkeypatch.setattr(benchmark, "measure", failing)
+    assert device_check.main(["--out", str(tmp_path), "--specs", "demo"]) == 1
+    printed = capsys.readouterr()
+    assert "wrong: timing demo float32 forward_backward\n" in printed.out and "OUT_OF_MEMORY" in printed.err
+    assert len(quick) == 3 and (tmp_path / "tuning.json").exists()
+
+
+@pytest.mark.parametrize("error", [ValueError("no configuration runs"), NotImplementedError("no such layout")])
+def test_a_problem_that_cannot_be_tuned_is_named_and_the_others_are_tuned(quick, tmp_path, monkeypatch, capsys, error):
     tune = autotune.autotune
 
     def nothing_runs(spec, implementation):
         if spec.name == "demo":
-            raise ValueError("no configuration runs")
+            raise error
         return tune(spec, implementation)
 
     monkeypatch.setattr(autotune, "autotune", nothing_runs)
