@@ -160,11 +160,11 @@ def run(arguments: argparse.Namespace) -> None:
         delay = lookahead_s + step_s + takes + SLACK_S
     if takes > step_s:
         print(
-            f"a step of {step_s:g} s of sound takes {takes:.2f} s here: the face will fall behind; give a longer --step",
+            f"a step of {step_s:g} s of sound takes {takes:.2f} s here: some will be left out; a longer --step is steadier",
             file=sys.stderr,
         )
     print(f"listening; a frame is shown {delay:.2f} s after its sound, with --name {arguments.name}", file=sys.stderr)
-    blocks = _raw_blocks(sys.stdin.buffer, step_s) if sound is None else _played_blocks(sound, step_s)
+    blocks = _raw_blocks(sys.stdin.buffer) if sound is None else _played_blocks(sound, step_s)
     playout = None if sender is None else Playout(sender, shapes, session, delay)
     pieces, waveform = _listen(session, blocks, playout, keep=bool(targets))
     if targets:
@@ -198,7 +198,7 @@ def _listen(
         while (block := stop.next_of(blocks)) is not None:
             if playout is not None:
                 playout.heard(len(block), time.monotonic() - asked)
-            made = session.push(block)
+            made = session.push(block, hurry=playout is not None and playout.late > session.step_s)
             show(made)
             if keep:
                 sound.append(block)
@@ -362,11 +362,10 @@ def _load(path: str) -> WaveformArray:
     return load_audio(path)
 
 
-def _raw_blocks(stream: BinaryIO, step_s: float) -> Iterator[WaveformArray]:
-    """Sound of 16-bit samples as it comes, at most a step at a time."""
-    size, rest = 2 * max(1, round(step_s * axes.SAMPLE_RATE)), b""
-    read = getattr(stream, "read1", stream.read)
-    while block := read(size):
+def _raw_blocks(stream: BinaryIO) -> Iterator[WaveformArray]:
+    """Sound of 16-bit samples as it comes, of what has come at most a second at a time."""
+    rest, read = b"", getattr(stream, "read1", stream.read)
+    while block := read(2 * axes.SAMPLE_RATE):
         block = rest + block
         whole = len(block) // 2 * 2
         block, rest = block[:whole], block[whole:]
@@ -375,12 +374,14 @@ def _raw_blocks(stream: BinaryIO, step_s: float) -> Iterator[WaveformArray]:
 
 
 def _played_blocks(sound: WaveformArray, step_s: float) -> Iterator[WaveformArray]:
-    """A recording a step at a time, each when it would have been spoken."""
-    size, start = max(1, round(step_s * axes.SAMPLE_RATE)), time.monotonic()
-    for first in range(0, len(sound), size):
-        block = sound[first : first + size]
-        time.sleep(max(0.0, start + (first + len(block)) / axes.SAMPLE_RATE - time.monotonic()))
-        yield block
+    """A recording a step at a time, each when it would have been spoken; what should have been by now at once."""
+    size, start, first = max(1, round(step_s * axes.SAMPLE_RATE)), time.monotonic(), 0
+    while first < len(sound):
+        spoken = int((time.monotonic() - start) * axes.SAMPLE_RATE)
+        stop = min(len(sound), max(first + size, spoken // size * size))
+        time.sleep(max(0.0, start + stop / axes.SAMPLE_RATE - time.monotonic()))
+        yield sound[first:stop]
+        first = stop
 
 
 def _address(text: str) -> tuple[str, int]:

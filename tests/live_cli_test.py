@@ -20,7 +20,7 @@ from sedtalker_jax.face.live_link import LiveLinkSender
 from sedtalker_jax.face.rig import ARKIT_NAMES
 from sedtalker_jax.inference.live import LivePiece
 from sedtalker_jax.inference.pipeline import SEDTalker
-from sedtalker_jax.live_cli import Playout, _address, _step_seconds
+from sedtalker_jax.live_cli import Playout, _address, _played_blocks, _step_seconds
 
 SECONDS = 1.3
 FRAMES = 39
@@ -292,3 +292,15 @@ def test_no_sound_is_no_recording(smoke_checkpoint, tmp_path):
 )
 def test_places_have_a_host_and_maybe_a_port(text, address):
     assert _address(text) == address
+
+
+def test_a_recording_is_played_at_its_pace_and_catches_up():
+    sound, began = np.arange(4_800, dtype=np.float32), time.monotonic()
+    blocks = _played_blocks(sound, 0.05)
+    first = next(blocks)
+    assert len(first) == 800 and time.monotonic() - began >= 0.05
+    time.sleep(0.12)
+    late = next(blocks)
+    assert len(late) >= 1_600 and len(late) % 800 == 0
+    np.testing.assert_array_equal(np.concatenate([first, late, *blocks]), sound)
+    assert time.monotonic() - began >= 0.3

@@ -138,11 +138,14 @@ class LiveSession:
             _, _, motion = self._animated(np.zeros(samples, np.float32), self._felt[:0])
         return self.talker.codec.vertices(self.face.vertices, motion)
 
-    def push(self, samples: WaveformArray) -> list[LivePiece]:
+    def push(self, samples: WaveformArray, *, hurry: bool = False) -> list[LivePiece]:
         """Takes the next samples; returns the pieces, one a step, that they complete. There may be none.
 
         Args:
           samples: float [s] at 16 kHz in [-1, 1], of any number.
+          hurry: of the steps that the samples complete only the last is taken, as far as the context reaches: what a session
+            that has fallen behind catches up by. Its frames are then made of more of what follows, and how the sound is cut
+            into portions does matter.
 
         Raises:
           UserError: samples that are not one channel of finite numbers; no emotion is known.
@@ -153,7 +156,7 @@ class LiveSession:
         self._sound = np.concatenate([self._sound, samples])
         pieces = []
         while (self._steps + 1) * self._step <= self._end:
-            self._steps += 1
+            self._steps = max(self._steps + 1, self._last_step() if hurry else 0)
             end = self._steps * self._step
             # The last frame that has its lookahead, and no frame beyond those that the sound is long enough for.
             due = int(np.floor((end - self._lookahead) / axes.SAMPLE_RATE * self.talker.fps + 1e-6)) + 1
@@ -186,6 +189,12 @@ class LiveSession:
         rows = [np.concatenate([getattr(piece, name) for piece in pieces]) for name in ("probabilities", "intensity", "motion")]
         track = EmotionTrack(self.talker.labels, *rows[:2], duration=self._end / axes.SAMPLE_RATE)
         return self.talker.animation(rows[2], self.face, track)
+
+    def _last_step(self) -> int:
+        """The last step that the sound completes and whose window still holds what was not handed out."""
+        first = min(self._frames / self.talker.fps, self._speech_frames / axes.FRAME_RATE)
+        reach = int((first - _MARGIN_S) * axes.SAMPLE_RATE) + self._context
+        return min(self._end, reach) // self._step
 
     @property
     def _end(self) -> int:

@@ -104,6 +104,30 @@ def test_what_is_said_later_changes_no_frame_that_was_handed_out():
     assert np.abs(ours[same + 12 :] - theirs[same + 12 :]).max() > 1e-4
 
 
+def test_who_hurries_leaves_out_steps_and_no_frames():
+    talker, waveform = subject_talker(), noise(9.7)
+    session, steps = LiveSession(talker), []
+    animated = session._animated
+    session._animated = lambda window, felt: steps.append(len(window)) or animated(window, felt)
+    pieces = session.push(waveform[:RATE])
+    before = len(steps)
+    pieces += session.push(waveform[RATE:], hurry=True) + session.finish()
+    # Two seconds are heard at once, of which 0.3 are ahead and 0.6 in reserve: some 1.1 s a step instead of 0.1.
+    assert before == 8 and len(steps) - before <= 10
+    firsts = np.cumsum([0, *(len(piece.vertices) for piece in pieces)])
+    assert [piece.first_frame for piece in pieces] == firsts[:-1].tolist()
+    whole = in_portions(LiveSession(talker), waveform, 1600)
+    for name in ("vertices", "probabilities", "intensity"):
+        parts = [np.concatenate([getattr(piece, name) for piece in some]) for some in (pieces, whole)]
+        assert parts[0].shape == parts[1].shape and np.isfinite(parts[0]).all()
+    # One step at a time there is nothing to leave out.
+    slow = LiveSession(talker)
+    single = [
+        piece for first in range(0, len(waveform), 1600) for piece in slow.push(waveform[first : first + 1600], hurry=True)
+    ]
+    np.testing.assert_array_equal(vertices(single + slow.finish()), vertices(whole))
+
+
 def test_neighbouring_steps_are_faded():
     """A model whose motion is another constant at every step: what is shown goes over from one to the next, frame by frame."""
     talker = subject_talker()
