@@ -17,7 +17,6 @@ import numpy as np
 
 from sedtalker_jax.emotion.formats import replace_when_complete
 from sedtalker_jax.errors import UserError
-from sedtalker_jax.face.mesh_files import load_npz
 
 SUFFIXES = (".ply", ".obj", ".npy", ".npz")
 # Vertex and triangle counts of well-known topologies, to say what a mesh probably is. Counts: facts of the published meshes.
@@ -181,6 +180,9 @@ def load_template(path: str | os.PathLike, name: str | None = None) -> FaceTempl
         except Exception as error:
             raise UserError(f"cannot read {path} as a NumPy file: {_one_line(error)}") from None
     elif suffix == ".npz":
+        # Here, since the built-in world's generating processes import this module and read no files.
+        from sedtalker_jax.face.mesh_files import load_npz
+
         content = load_npz(path)
         if "vertices" not in content:
             raise UserError(f"{path} has no array 'vertices'; it holds {', '.join(content) or 'nothing'}")
