@@ -20,7 +20,8 @@ from sedtalker_jax.face.live_link import LiveLinkSender
 from sedtalker_jax.face.rig import ARKIT_NAMES
 from sedtalker_jax.inference.live import LivePiece
 from sedtalker_jax.inference.pipeline import SEDTalker
-from sedtalker_jax.live_cli import Playout, _address, _played_blocks, _step_seconds
+from sedtalker_jax.inference.playout import Playout
+from sedtalker_jax.live_cli import _address, _played_blocks, _step_seconds
 
 SECONDS = 1.3
 FRAMES = 39

@@ -27,6 +27,7 @@ from sedtalker_jax.emotion import EmotionTrack
 from sedtalker_jax.errors import UserError, about, exit_code
 from sedtalker_jax.evaluation import animation_metrics as metrics
 from sedtalker_jax.evaluation.bootstrap import HierarchicalBootstrap
+from sedtalker_jax.evaluation.style_evaluation import lips_and_eyes
 from sedtalker_jax.evaluation.table import ScoreRow, ScoreTable
 from sedtalker_jax.face.space import FaceSpace
 from sedtalker_jax.inference.baselines import record_labels
@@ -34,7 +35,6 @@ from sedtalker_jax.inference.live import STEP_S, LivePiece, LiveSession
 from sedtalker_jax.inference.pipeline import SEDTalker
 
 WHOLE = "whole recording"
-EYES = ("eye_region", "forehead")
 
 
 def evaluate_live(
@@ -60,10 +60,7 @@ def evaluate_live(
       UserError: no built-in world, or as LiveSession.
     """
     space = FaceSpace.load(Path(directory) / FACE_SPACE)
-    missing = [name for name in ("lips", *EYES) if name not in space.regions]
-    if missing:
-        raise UserError(f"{directory}: its faces have no region {', '.join(missing)}")
-    regions = {"lip": space.regions["lips"], "eyes_and_forehead": np.unique(np.concatenate([space.regions[n] for n in EYES]))}
+    regions = lips_and_eyes(space)
     reader = RecordReader(directory, split)
     systems = (WHOLE, *(f"lookahead {value:g} s" for value in lookaheads))
     pairs: dict[str, dict[str, list[tuple[float, float]]]] = {}
@@ -103,7 +100,8 @@ def evaluate_live(
 def _timed(session: LiveSession, waveform, seconds: list[float]) -> list[LivePiece]:
     """The pieces of a recording that comes a step at a time; what each step took is added to `seconds`."""
     size, pieces = max(1, round(session.step_s * SAMPLE_RATE)), []
-    session.warm_up()
+    if not seconds:
+        session.warm_up()
     for first in range(0, len(waveform), size):
         start = time.perf_counter()
         made = session.push(waveform[first : first + size])

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from tqdm import tqdm
 
 from sedtalker_jax import axes
@@ -78,14 +78,11 @@ def evaluate_styles(
       UserError: no built-in world, a head whose clips give no capture, or as `fit_style`.
     """
     space = FaceSpace.load(Path(directory) / FACE_SPACE)
-    missing = [name for name in ("lips", *EYES) if name not in space.regions]
-    if missing:
-        raise UserError(f"{directory}: its faces have no region {', '.join(missing)}")
+    measures = _measures(space)
     reader = RecordReader(directory, split)
     heads: dict[str, list[Record]] = {}
     for record in (reader[row] for row in range(len(reader))):
         heads.setdefault(record["template"], []).append(record)
-    measures = _measures(space)
     systems = (NOBODYS, *(f"fitted to {value:g} s" for value in seconds))
     columns = [ACTIVE.index(name) for name in model.labels if name != NEUTRAL]
     errors: dict[str, dict[str, list[float]]] = {}
@@ -116,8 +113,20 @@ def evaluate_styles(
     return _table(errors, systems, groups, f"{directory} ({split})")
 
 
+def lips_and_eyes(space: FaceSpace) -> dict[str, Int[np.ndarray, " v"]]:
+    """Vertices of the lips and of eyes and forehead together, by the names that scores begin with.
+
+    Raises:
+      UserError: faces without one of these regions.
+    """
+    missing = [name for name in ("lips", *EYES) if name not in space.regions]
+    if missing:
+        raise UserError(f"the faces have no region {', '.join(missing)}")
+    return {"lip": space.regions["lips"], "eyes_and_forehead": np.unique(np.concatenate([space.regions[n] for n in EYES]))}
+
+
 def _measures(space: FaceSpace) -> dict[str, Measure]:
-    lips, eyes = space.regions["lips"], np.unique(np.concatenate([space.regions[name] for name in EYES]))
+    lips, eyes = lips_and_eyes(space).values()
     return {
         "lip_mean_squared_error_mm2": lambda guess, truth: metrics.lip_mean_squared_error_mm2(guess, truth, lips),
         "eyes_and_forehead_mean_squared_error_mm2": lambda guess, truth: metrics.lip_mean_squared_error_mm2(guess, truth, eyes),

@@ -52,7 +52,7 @@ class LivePiece:
 
 
 class LiveSession:
-    """One recording while it is made. Its frames depend on the sound alone, however that is cut into portions.
+    """One recording while it is made. Its frames depend on the sound alone, however that is cut, where nobody hurries.
 
     Frame f is handed out by the `push` that brings the sound to f / fps + lookahead_s, or by one at most step_s of sound later.
     Memory does not grow with the recording.
